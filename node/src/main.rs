@@ -1,0 +1,2 @@
+//! The `pspd` binary.
+fn main() {}
