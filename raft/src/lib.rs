@@ -1,1 +1,3 @@
-//! `raft`.
+//! Raft groups over QUIC, and the replicated session service on top of them.
+
+pub mod shard;
