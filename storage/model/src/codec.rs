@@ -112,14 +112,14 @@ mod tests {
             decode::<(u32, Blob)>(&longer),
             Err(CodecError::Trailing(1))
         ));
-        longer[0] = 9;
+        longer.insert(0, 9);
         assert!(matches!(
             decode::<(u32, Blob)>(&longer),
             Err(CodecError::Version(9))
         ));
         assert!(matches!(decode::<u32>(&[]), Err(CodecError::Empty)));
         assert!(matches!(
-            decode::<(u32, Blob)>(&bytes[..3]),
+            decode::<(u32, Blob)>(&bytes.slice(..3)),
             Err(CodecError::Damaged(_))
         ));
     }

@@ -48,8 +48,11 @@ impl RegionId {
 pub struct Slot(u16);
 
 impl Slot {
-    /// How many slots a region has: fourteen bits of a session id.
-    pub const COUNT: u16 = 1 << 14;
+    /// How many bits of a session id name the slot.
+    pub const BITS: u32 = 14;
+
+    /// How many slots a region has.
+    pub const COUNT: u16 = 1 << Self::BITS;
 
     /// The slot that a number falls into (the low fourteen bits).
     #[must_use]

@@ -120,7 +120,7 @@ pub enum ReadReply {
     /// The session.
     Found {
         /// Its document.
-        stored: Stored,
+        stored: Box<Stored>,
         /// For a local read: how old the answer may be. `None` for a linearizable one.
         staleness: Option<Duration>,
     },

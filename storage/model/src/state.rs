@@ -19,8 +19,8 @@ pub enum Key {
     Session(TenantId, SessionId),
     /// A session's sealed body or chunk manifest (`session::Body`).
     Body(TenantId, SessionId),
-    /// A session's wrapped key, apart from data and backups (`session::WrappedKey`).
-    SessionKey(TenantId, SessionId),
+    /// A session's wrapped key, apart from data and backups (sealed under the master key).
+    Secret(TenantId, SessionId),
     /// A chunk's owner, size and references (`chunk::ChunkInfo`).
     ChunkInfo(ChunkId),
     /// A chunk's sealed bytes.

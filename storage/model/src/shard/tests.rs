@@ -284,7 +284,7 @@ fn a_deleted_session_is_gone_and_a_retried_delete_is_told_so() {
     assert_eq!(
         shard
             .state
-            .get(&Key::SessionKey(TENANT, session(1)))
+            .get(&Key::Secret(TENANT, session(1)))
             .expect("reads"),
         None
     );

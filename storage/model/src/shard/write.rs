@@ -130,10 +130,7 @@ fn create(
     if !missing.is_empty() {
         return Ok(Outcome::Rejected(Rejection::ChunksMissing(missing)));
     }
-    state.put(
-        Key::SessionKey(target.tenant, target.session),
-        key.0.clone(),
-    );
+    state.put(Key::Secret(target.tenant, target.session), key.0.clone());
     let live = Live {
         home: target.session.birth(),
         version: Version::FIRST,
@@ -271,7 +268,7 @@ pub(super) fn bury(
     }
     clear_due(state, tenant, session, live.expires);
     state.delete(Key::Body(tenant, session));
-    state.delete(Key::SessionKey(tenant, session));
+    state.delete(Key::Secret(tenant, session));
     let version = live.version.next();
     let tombstone = Tombstone {
         version,
