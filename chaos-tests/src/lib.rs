@@ -1,1 +1,17 @@
-//! `chaos-tests`.
+//! Faults against real clusters, and checkers for what the clients saw.
+//!
+//! A run is: a cluster of real processes (`pspd dev`), a seeded load over HTTP with a recorded history, a fault, and
+//! then the checks. A run also checks that the fault really happened and that enough operations met it: without that
+//! it is not a pass. Every run prints its seed and the path of its history.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`cluster`] | starts, kills, restarts and asks real processes |
+//! | [`workload`] | open-loop writers, one session each, over the gateways that they are given |
+//! | [`history`] | what was asked, when, and how it ended, as JSON Lines |
+//! | [`checker`] | what a history must show |
+
+pub mod checker;
+pub mod cluster;
+pub mod history;
+pub mod workload;

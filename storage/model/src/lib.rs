@@ -12,6 +12,7 @@
 //! | [`placement`] | session to slot to shard |
 //! | [`state`], [`codec`] | what is stored, and how it becomes bytes |
 //! | [`service`] | the seam between gateway and store |
+//! | [`status`] | the schema of a cluster's status |
 //!
 //! # Invariants
 //! - **S-1** A request id changes a session at most once, for as long as its `not_after` has not passed.
@@ -39,6 +40,7 @@ pub mod placement;
 pub mod service;
 pub mod shard;
 pub mod state;
+pub mod status;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;
