@@ -1,39 +1,50 @@
-//! The PSP document, cut into the parts that are stored.
+//! The PSP document: how a body becomes what is stored, is changed, and becomes an answer.
+//!
+//! | file | what |
+//! |---|---|
+//! | `scan`, `text`, `number`, `keys` | bytes, strings, numbers and keys as JSON and JavaScript see them |
+//! | `tokenizer` | the one pass: a pull parser that checks everything and copies nothing |
+//! | `canonical`, `checksum` | what `JSON.stringify` prints, and its SHA-256 |
+//! | `field` | which fields there are, and what each may hold |
+//! | `parse`, `compact` | a body, cut into its fields |
+//! | `sections` | a document's parts as they are stored, and their bytes |
+//! | `change`, `members` | `POST`, `PUT`, `PATCH`; laying members over others |
+//! | `clean`, `stats`, `summary` | dropping dead cookies, numbers, lines of a list |
+//! | `serve`, `v1`, `date` | a document as an answer; version 1; points in time as text |
+//! | `error`, `path` | refusals, which name the place and never show a value |
+//!
+//! A body goes through `parse` once. Its parts keep the bytes as sent (numbers, escapes, order, unknown fields), so that
+//! what one client stores another gets back, and its checksum is what JavaScript computes from the answer.
 
-use bincode::{Decode, Encode};
-use bytes::Bytes;
+mod canonical;
+mod change;
+mod checksum;
+mod clean;
+mod compact;
+mod date;
+mod error;
+mod field;
+mod keys;
+mod members;
+mod number;
+mod parse;
+mod path;
+mod scan;
+mod sections;
+mod serve;
+mod stats;
+mod summary;
+mod text;
+mod tokenizer;
+mod v1;
 
-/// A document cut into the parts that are stored, each the JSON text as sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sections {
-    /// Name, description, tags, browser context, source and the like.
-    pub head: Bytes,
-    /// The cookies.
-    pub cookies: Bytes,
-    /// The origins with their storage.
-    pub origins: Bytes,
-    /// The databases, if any.
-    pub indexed_db: Option<Bytes>,
-    /// Fields that we do not know.
-    pub rest: Bytes,
-    /// See `psp-api.md`, section 4.
-    pub checksum: [u8; 32],
-}
-
-/// What a list shows of a document.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Summary {
-    /// The session's name.
-    pub name: String,
-    /// Its tags.
-    pub tags: Vec<String>,
-}
-
-/// What a clean did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct CleanReport {
-    /// Cookies removed.
-    pub removed: u64,
-    /// Cookies left.
-    pub remaining: u64,
-}
+pub use change::{Input, create, patch, put};
+pub use checksum::Checksum;
+pub use clean::{CleanReport, clean};
+pub use date::{format_date, parse_date};
+pub use error::DocumentError;
+pub use sections::Sections;
+pub use serve::{Served, serve, serve_v1};
+pub use stats::stats;
+pub use summary::{Line, Summary, write_line};
+pub use v1::create_v1;

@@ -1,0 +1,3 @@
+//! What the tests of documents share.
+
+pub(crate) mod random;
