@@ -3,14 +3,17 @@
 //! Nodes are named by their position. Signals go to a process by its id, taken from `dev.json`. A [`Cluster`] that is
 //! dropped ends its supervisor, and with it all nodes.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use model::id::{GroupId, SessionId};
+use model::placement;
+use model::status::ClusterStatus;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::time::Instant;
 
 /// One node, as `dev.json` has it.
@@ -41,14 +44,8 @@ pub struct Cluster {
     http: reqwest::Client,
 }
 
-/// A leader of a shard, as the admin listeners tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leader {
-    /// The shard's group, by name.
-    pub group: String,
-    /// The position of the node that leads it.
-    pub position: usize,
-}
+/// How many shards a cluster of `pspd dev` has.
+const SHARDS: u16 = model::limits::DEFAULT_SHARDS;
 
 impl Cluster {
     /// Starts `nodes` nodes with data in `dir`, and waits until they serve.
@@ -136,11 +133,63 @@ impl Cluster {
     }
 
     /// What a node's admin listener says of the cluster, if it answers.
-    pub async fn status(&self, position: usize) -> Option<Value> {
+    pub async fn status(&self, position: usize) -> Option<ClusterStatus> {
         let admin = self.dev()?.nodes.get(position)?.admin.clone();
         let url = format!("{admin}/admin/v1/cluster");
         let request = self.http.get(url).timeout(Duration::from_secs(2));
         request.send().await.ok()?.json().await.ok()
+    }
+
+    /// The shard group of a session, by name.
+    ///
+    /// # Panics
+    /// When the text is not a session's id.
+    #[must_use]
+    pub fn shard_of(&self, session: &str) -> String {
+        let id: SessionId = session.parse().expect("a session's id");
+        placement::group_of(id, SHARDS).to_string()
+    }
+
+    /// Which position leads which shard group: what the leaders themselves say.
+    pub async fn leaders(&self) -> BTreeMap<String, usize> {
+        let mut leaders = BTreeMap::new();
+        for node in self.nodes() {
+            let Some(status) = self.status(node.id).await else { continue };
+            for group in status.groups {
+                if group.leader == Some(status.node) && group.group != GroupId::Meta.to_string() {
+                    leaders.insert(group.group, node.id);
+                }
+            }
+        }
+        leaders
+    }
+
+    /// Waits until every shard has a leader and every node leads one.
+    ///
+    /// # Panics
+    /// When that takes more than 30 seconds.
+    pub async fn until_balanced(&self) {
+        let nodes = self.nodes().len();
+        self.until("every node leads a shard", Duration::from_secs(30), || async {
+            let leaders = self.leaders().await;
+            leaders.len() == usize::from(SHARDS)
+                && (0..nodes).all(|position| leaders.values().any(|leader| *leader == position))
+        })
+        .await;
+    }
+
+    /// Whether every node returns a session.
+    pub async fn serves(&self, session: &str) -> bool {
+        let Some(dev) = self.dev() else { return false };
+        for node in dev.nodes {
+            let url = format!("{}/api/v2/sessions/{session}", node.http);
+            let request = self.http.get(url).bearer_auth(&dev.api_key);
+            match request.timeout(Duration::from_secs(1)).send().await {
+                Ok(response) if response.status() == 200 => {}
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Waits for a condition.

@@ -1,0 +1,48 @@
+//! All nodes are killed at once, at random moments under load, again and again.
+
+mod common;
+
+use std::time::Duration;
+
+use chaos_tests::cluster::Cluster;
+use common::{Load, PSPD, number, revision_now, sessions};
+use rand::{Rng, SeedableRng};
+use rustix::process::Signal;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn nothing_acknowledged_is_lost_when_all_nodes_are_killed_at_once() {
+    let count = number("KILLS", 4);
+    let seed = number("SEED", 0xED6E) as u64;
+    println!("SEED={seed}");
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let dir = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(PSPD, 3, dir.path()).await;
+    let sessions = sessions(&cluster, 8, None).await;
+    let mut recoveries = Vec::new();
+    for kill in 0..count {
+        let gateways: Vec<String> = cluster.nodes().iter().map(|node| node.http.clone()).collect();
+        let mut load = Load::start(&cluster, &sessions, &gateways, Duration::from_millis(20)).await;
+        load.progress(&cluster, random.random_range(100..600)).await;
+        for position in 0..3 {
+            cluster.signal(position, Signal::KILL);
+        }
+        load.finish().await;
+        for position in 0..3 {
+            cluster.node_command("start", position);
+        }
+        let recovery = cluster
+            .until("the region serves again", Duration::from_secs(30), || cluster.serves(&sessions[0]))
+            .await;
+        for session in &sessions {
+            revision_now(&cluster, session).await;
+        }
+        let tally = load.check(&cluster).await;
+        println!("kill {kill}: {tally:?}, serving after {recovery:?}");
+        assert!(tally.ok > 50, "too few writes met the fault: {tally:?}");
+        recoveries.push(recovery);
+    }
+    recoveries.sort_unstable();
+    println!("serving again after: median {:?}, longest {:?}", recoveries[count / 2], recoveries[count - 1]);
+    assert!(recoveries[count - 1] <= Duration::from_secs(3), "{recoveries:?}");
+    cluster.stop().await;
+}

@@ -1,0 +1,120 @@
+//! What the kills have in common: a cluster, sessions whose shard a given node leads, writers, and the final checks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chaos_tests::checker::{self, Tally};
+use chaos_tests::cluster::Cluster;
+use chaos_tests::history::History;
+use chaos_tests::workload::{self, Writer};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// The nodes' program, as this package builds it.
+pub const PSPD: &str = env!("CARGO_BIN_EXE_victim");
+
+/// A number from the environment, for longer runs than the everyday one.
+pub fn number(name: &str, default: usize) -> usize {
+    std::env::vars().find(|(key, _)| key == name).and_then(|(_, value)| value.parse().ok()).unwrap_or(default)
+}
+
+/// Sessions whose shard the node at `position` leads (any node's, for `None`), one for each writer.
+pub async fn sessions(cluster: &Cluster, count: usize, position: Option<usize>) -> Vec<String> {
+    let node = &cluster.nodes()[position.unwrap_or(0)];
+    let leaders = cluster.leaders().await;
+    let mut found = Vec::new();
+    for attempt in 0..count * 40 {
+        if found.len() == count {
+            break;
+        }
+        let name = format!("chaos {attempt}");
+        let id = workload::create(cluster.http(), &node.http, &cluster.api_key(), &name).await;
+        if position.is_none() || leaders.get(&cluster.shard_of(&id)) == position.as_ref() {
+            found.push(id);
+        }
+    }
+    assert_eq!(found.len(), count, "the node leads no shard: {leaders:?}");
+    found
+}
+
+/// Writers that run until they are stopped.
+pub struct Load {
+    history: Arc<History>,
+    stop: CancellationToken,
+    writers: JoinSet<()>,
+    first: BTreeMap<String, u64>,
+}
+
+impl Load {
+    /// Starts one writer for each session, each over these gateways.
+    pub async fn start(cluster: &Cluster, sessions: &[String], gateways: &[String], period: Duration) -> Self {
+        let history = Arc::new(History::default());
+        let stop = CancellationToken::new();
+        let mut writers = JoinSet::new();
+        let mut first = BTreeMap::new();
+        for (client, session) in sessions.iter().enumerate() {
+            first.insert(session.clone(), revision_now(cluster, session).await);
+            let writer = Writer {
+                client,
+                session: session.clone(),
+                gateways: gateways.to_vec(),
+                api_key: cluster.api_key(),
+                period,
+                bytes: 512,
+            };
+            writers.spawn(writer.run(cluster.http().clone(), Arc::clone(&history), stop.clone()));
+        }
+        Self { history, stop, writers, first }
+    }
+
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Waits until this many writes have ended since the call.
+    pub async fn progress(&self, cluster: &Cluster, count: usize) {
+        let before = self.history.operations().len();
+        cluster
+            .until("the load makes progress", Duration::from_secs(60), || async {
+                self.history.operations().len() >= before + count
+            })
+            .await;
+    }
+
+    /// Stops the writers and waits for what is under way.
+    pub async fn finish(&mut self) {
+        self.stop.cancel();
+        while self.writers.join_next().await.is_some() {}
+    }
+
+    /// Checks every session against the cluster as it is now.
+    pub async fn check(&self, cluster: &Cluster) -> Tally {
+        let operations = self.history.operations();
+        let path = cluster.dir().join("history.jsonl");
+        self.history.save(&path).expect("the history can be written");
+        for (session, writes) in checker::by_session(&operations) {
+            let last = revision_now(cluster, session).await;
+            if let Err(wrong) = checker::applied_once(&writes, self.first[session], last) {
+                panic!("session {session}: {wrong}; history in {}", path.display());
+            }
+        }
+        checker::tally(&operations)
+    }
+}
+
+/// The revision that a linearizable read through any living node shows.
+pub async fn revision_now(cluster: &Cluster, session: &str) -> u64 {
+    for node in cluster.nodes() {
+        let request = cluster
+            .http()
+            .get(format!("{}/api/v2/sessions/{session}", node.http))
+            .bearer_auth(cluster.api_key());
+        if let Ok(response) = request.send().await {
+            assert_eq!(response.status(), 200, "session {session} through node {}", node.id);
+            let tag = response.headers().get("etag").expect("an entity tag").to_str().expect("text");
+            return workload::revision(tag).expect("a revision");
+        }
+    }
+    panic!("no node answers");
+}
