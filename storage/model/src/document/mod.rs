@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `scan`, `text`, `number`, `keys` | bytes, strings, numbers and keys as JSON and JavaScript see them |
-//! | `tokenizer` | the one pass: a pull parser that checks everything and copies nothing |
+//! | `tokenizer`, `token` | the one pass: a pull parser that checks everything and copies nothing |
 //! | `canonical`, `checksum` | what `JSON.stringify` prints, and its SHA-256 |
 //! | `field` | which fields there are, and what each may hold |
 //! | `parse`, `compact` | a body, cut into its fields |
@@ -37,6 +37,7 @@ mod serve;
 mod stats;
 mod summary;
 mod text;
+mod token;
 mod tokenizer;
 mod v1;
 

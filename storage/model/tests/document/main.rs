@@ -1,6 +1,8 @@
 //! Documents from outside: what a client sends, what is stored, what the client gets back.
 
 #[cfg(test)]
+mod answers;
+#[cfg(test)]
 mod api;
 #[cfg(test)]
 mod corpus;

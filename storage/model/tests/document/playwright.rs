@@ -209,7 +209,7 @@ fn a_state_that_is_none_is_refused_with_the_place() {
     ] {
         match create_playwright(&Bytes::from_static(state.as_bytes())) {
             Err(error @ DocumentError::WrongType { .. }) => {
-                assert_eq!(error.path(), path, "{state}")
+                assert_eq!(error.path(), path, "{state}");
             }
             other => panic!("{state}: {other:?}"),
         }

@@ -181,7 +181,10 @@ impl Random {
         let inline = self.push_key_path(&mut members);
         members.push((
             "records".to_owned(),
-            self.list(4, |random| random.record(odd, inline)),
+            self.list(4, |random| {
+                let odd_key = odd && random.once_in(4);
+                random.record(odd, (!inline || odd_key).then_some("key"))
+            }),
         ));
         members.push((
             "indexes".to_owned(),
@@ -209,10 +212,10 @@ impl Random {
         true
     }
 
-    fn record(&mut self, odd: bool, inline: bool) -> String {
+    fn record(&mut self, odd: bool, key: Option<&str>) -> String {
         let mut members = Vec::new();
-        if !inline || (odd && self.once_in(4)) {
-            members.push(self.encoded_or_plain("key"));
+        if let Some(key) = key {
+            members.push(self.encoded_or_plain(key));
         }
         members.push(self.encoded_or_plain("value"));
         if odd && self.once_in(4) {

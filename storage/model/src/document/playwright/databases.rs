@@ -8,7 +8,8 @@ use super::super::canonical::canonical;
 use super::super::error::DocumentError;
 use super::super::members::{begin_member, end_object, members, push_key};
 use super::super::text::Text;
-use super::super::tokenizer::{Kind, Reader};
+use super::super::token::Kind;
+use super::super::tokenizer::Reader;
 use super::encoded::decode;
 use super::notes::{Members, field, text_field};
 use super::storage::close_list;
@@ -220,7 +221,7 @@ fn export_store(store: &Members<'_>, out: &mut Vec<u8>) -> Result<bool, Document
         }
     }
     push_default(
-        &store,
+        store,
         "autoIncrement",
         b"\"autoIncrement\":false",
         &mut object,

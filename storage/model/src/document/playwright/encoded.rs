@@ -6,7 +6,8 @@
 
 use super::super::error::DocumentError;
 use super::super::text::{Text, push_json};
-use super::super::tokenizer::{Kind, Reader};
+use super::super::token::Kind;
+use super::super::tokenizer::Reader;
 
 /// The plain form of an encoded value; `None` when it is not in the encoding.
 pub(super) fn decode(encoded: &[u8]) -> Option<Vec<u8>> {

@@ -7,7 +7,8 @@ use super::super::field::Field;
 use super::super::members::members;
 use super::super::sections::Sections;
 use super::super::text::Text;
-use super::super::tokenizer::{Kind, Reader};
+use super::super::token::Kind;
+use super::super::tokenizer::Reader;
 use super::cookies::export_cookie;
 use super::databases::export_database;
 use super::notes::{

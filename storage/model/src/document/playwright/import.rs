@@ -11,7 +11,8 @@ use super::super::error::DocumentError;
 use super::super::field::{COOKIE, Shape, check_field};
 use super::super::members::{begin_member, end_object, members, push_key};
 use super::super::text::Text;
-use super::super::tokenizer::{Kind, Place, Reader};
+use super::super::token::{Kind, Place};
+use super::super::tokenizer::Reader;
 use super::cookies::{Imported, import_cookie};
 use super::databases::import_database;
 use super::notes::{COOKIE_IDENTITY, Members, Note, ORIGIN_IDENTITY, identity_of};
@@ -292,7 +293,7 @@ fn check_origin(reader: &mut Reader<'_>) -> Result<(), DocumentError> {
     reader.enter_object()?;
     while let Some(key) = reader.next_key()? {
         let null = reader.kind()? == Kind::Null;
-        named |= key.is("origin") && !null;
+        named = if key.is("origin") { !null } else { named };
         if key.is("localStorage") && !null {
             reader.enter_array()?;
             while reader.next_item()? {
@@ -309,18 +310,20 @@ fn check_origin(reader: &mut Reader<'_>) -> Result<(), DocumentError> {
     }
 }
 
-/// The name is what tells an entry from those of the protocol, so it must be there.
+/// Playwright wants both; the way back would make up a value, and takes an entry without a name for the protocol's.
 fn check_entry(reader: &mut Reader<'_>) -> Result<(), DocumentError> {
     let expected = "an object with a name and a value";
-    let mut named = false;
+    let (mut named, mut valued) = (false, false);
     let place = reader.place();
     reader.enter_object()?;
     while let Some(key) = reader.next_key()? {
-        let null = reader.kind()? == Kind::Null;
-        named |= key.is("name") && !null;
+        let there = reader.kind()? != Kind::Null;
+        // Of a field that is there twice, the last one counts.
+        named = if key.is("name") { there } else { named };
+        valued = if key.is("value") { there } else { valued };
         check_field(reader, STORAGE_ENTRY, key)?;
     }
-    if named {
+    if named && valued {
         Ok(())
     } else {
         Err(refused(reader, place, expected))

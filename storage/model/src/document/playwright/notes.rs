@@ -17,7 +17,8 @@ use super::super::canonical::canonical;
 use super::super::error::DocumentError;
 use super::super::members::{begin_member, end_object, members, push_key};
 use super::super::text::Text;
-use super::super::tokenizer::{Kind, Reader};
+use super::super::token::Kind;
+use super::super::tokenizer::Reader;
 use super::storage::close_list;
 
 /// Members of an object.

@@ -3,7 +3,8 @@
 use super::super::error::DocumentError;
 use super::super::members::{begin_member, members, push_key};
 use super::super::text::Text;
-use super::super::tokenizer::{Kind, Reader};
+use super::super::token::Kind;
+use super::super::tokenizer::Reader;
 
 /// Appends Playwright's entries as the protocol's. An entry that has both a name and a key has them exchanged, so that
 /// the way back exchanges them again.
