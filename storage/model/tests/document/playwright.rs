@@ -1,7 +1,9 @@
 //! Playwright's storage state there and back: equal for every state, also when a client of the protocol changed it.
 
 use bytes::Bytes;
-use model::document::playwright::{create_playwright, put_playwright, to_playwright};
+use model::document::playwright::{
+    create_playwright, from_playwright, put_playwright, to_playwright,
+};
 use model::document::{DocumentError, Sections, Served, clean, create, patch, put, serve};
 use model::id::{RegionId, SessionId, Slot, Version};
 use model::time::UnixMillis;
@@ -64,10 +66,18 @@ fn random_states_come_back_as_they_were() {
     println!("seed {seed}");
     let mut random = Random::new(seed);
     let mut current = Sections::default();
-    for round in 0..20_000 {
+    for round in 0..8_000 {
         let state = random.state(round % 4 > 0);
         let sections = imported(&state);
         assert_eq!(exported(&sections), state, "seed {seed}, round {round}");
+        // As the body of an ordinary change.
+        let body = from_playwright(&Bytes::from(state.clone().into_bytes())).unwrap();
+        let replaced = put(&current, &body.into()).unwrap();
+        assert_eq!(
+            exported(&replaced.sections),
+            state,
+            "seed {seed}, round {round}"
+        );
         // In place of what was there, and through storage.
         let replaced = put_playwright(&current, &Bytes::from(state.clone().into_bytes())).unwrap();
         current = Sections::decode(&replaced.sections.encode().into()).unwrap();

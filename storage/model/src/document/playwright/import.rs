@@ -18,12 +18,26 @@ use super::databases::import_database;
 use super::notes::{COOKIE_IDENTITY, Members, Note, ORIGIN_IDENTITY, identity_of};
 use super::storage::{import_storage, push_members};
 
-/// The body of a document that holds all of a storage state: cookies, origins, `indexedDB` if there are databases,
-/// `playwright` if there is something to note, and the source.
+/// The body of a document that holds all of a storage state: cookies, origins, `indexedDB`, `playwright` and the source.
+/// All of these are there, if need be empty, so that a `PUT` of the body leaves nothing of another state behind.
 ///
 /// # Errors
 /// When the body is not JSON, not a storage state, or too large.
 pub fn from_playwright(body: &Bytes) -> Result<Vec<u8>, DocumentError> {
+    converted(body, Nothing::IsEmpty)
+}
+
+/// How the body of a document says that a state has no databases, or that there is nothing to note of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nothing {
+    /// With an empty value.
+    IsEmpty,
+    /// By leaving the field out.
+    IsAbsent,
+}
+
+/// See [`from_playwright`].
+pub(super) fn converted(body: &Bytes, nothing: Nothing) -> Result<Vec<u8>, DocumentError> {
     let state = checked(body)?;
     let budget = MAX_DOCUMENT_BYTES.saturating_sub(state.len());
     let mut work = Work {
@@ -43,7 +57,7 @@ pub fn from_playwright(body: &Bytes) -> Result<Vec<u8>, DocumentError> {
     let mut usual = vec![Text::new(b"cookies", false), Text::new(b"origins", false)];
     usual.extend(note.extra.iter().map(|(key, _)| *key));
     note.order = (order != usual).then_some(order);
-    Ok(work.finish(&note))
+    Ok(work.finish(&note, nothing))
 }
 
 /// What is made of a storage state so far. Lists are without brackets.
@@ -188,14 +202,14 @@ impl Work {
         Ok(count)
     }
 
-    fn finish(self, note: &Note<'_>) -> Vec<u8> {
+    fn finish(self, note: &Note<'_>, nothing: Nothing) -> Vec<u8> {
         let mut body = SOURCE.as_bytes().to_vec();
         body.extend_from_slice(b",\"cookies\":[");
         body.extend_from_slice(&self.cookies);
         body.extend_from_slice(b"],\"origins\":[");
         body.extend_from_slice(&self.origins);
         body.push(b']');
-        if !self.databases.is_empty() {
+        if !self.databases.is_empty() || nothing == Nothing::IsEmpty {
             body.extend_from_slice(b",\"indexedDB\":[");
             body.extend_from_slice(&self.databases);
             body.push(b']');
@@ -215,9 +229,9 @@ impl Work {
         }
         note.write_members(&mut notes);
         end_object(&mut notes);
-        if !notes.is_empty() {
+        if !notes.is_empty() || nothing == Nothing::IsEmpty {
             body.extend_from_slice(b",\"playwright\":");
-            body.extend_from_slice(&notes);
+            body.extend_from_slice(if notes.is_empty() { b"{}" } else { &notes });
         }
         body.push(b'}');
         body

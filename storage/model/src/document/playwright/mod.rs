@@ -42,13 +42,17 @@ use super::sections::Sections;
 
 pub use export::to_playwright;
 pub use import::from_playwright;
+use import::{Nothing, converted};
 
 /// A new document from a storage state.
 ///
 /// # Errors
 /// As [`create`](super::create); the paths in errors are those of the state.
 pub fn create_playwright(body: &Bytes) -> Result<Input, DocumentError> {
-    created(Parsed::read(&from_playwright(body)?.into(), Origin::Made)?)
+    created(Parsed::read(
+        &converted(body, Nothing::IsAbsent)?.into(),
+        Origin::Made,
+    )?)
 }
 
 /// The document with the storage state in place of the one it had. What a state does not have, as name and tags, stays.
@@ -56,7 +60,7 @@ pub fn create_playwright(body: &Bytes) -> Result<Input, DocumentError> {
 /// # Errors
 /// As [`put`](super::put); the paths in errors are those of the state.
 pub fn put_playwright(current: &Sections, body: &Bytes) -> Result<Input, DocumentError> {
-    let mut parsed = Parsed::read(&from_playwright(body)?.into(), Origin::Made)?;
+    let mut parsed = Parsed::read(&converted(body, Nothing::IsAbsent)?.into(), Origin::Made)?;
     let mut current = current.clone();
     for field in [Field::IndexedDb, Field::Playwright] {
         match parsed.take(field) {
