@@ -240,13 +240,14 @@ impl Exchange {
         let ByteStream { mut writer, mut reader } = self.peer.bulk_link().stream(&self.peer).await?;
         self.counts.sent(1, HEADER_BYTES + body.len());
         self.sent.0.store(true, Ordering::Release);
+        let mut whole = true;
         for chunk in one_frame(header, body) {
-            // The peer may answer, and stop reading, before it has everything.
-            if writer.write(chunk).await.is_err() {
-                break;
-            }
+            whole &= writer.write(chunk).await.is_ok();
         }
-        drop(writer.finish().await);
+        // The peer may answer, and stop reading, before it has everything.
+        if !whole || writer.finish().await.is_err() {
+            tracing::debug!(node = %self.peer.node, "a large call was not read to its end");
+        }
         match read_frame(&mut reader, Lane::Bulk.max_body()).await {
             Ok(Some(frame)) if frame.header.frame == FrameType::Reply => {
                 self.counts.received(HEADER_BYTES + frame.body.len());

@@ -4,7 +4,6 @@
 //! talk. The whole takes at most the dial timeout.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use model::id::NodeId;

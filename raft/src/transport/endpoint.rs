@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use model::id::NodeId;
 use parking_lot::{Mutex, RwLock};
-use quinn::{Endpoint, EndpointConfig, HashedConnectionIdGenerator, TokioRuntime};
+use quinn::{ConnectionId, ConnectionIdGenerator, Endpoint, EndpointConfig, TokioRuntime};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -125,20 +125,35 @@ impl QuicTransport {
     }
 }
 
-/// Connection ids and reset tokens come from the node's key, so that a restarted node can tell a peer at once that its
-/// connection is gone, where the peer would otherwise wait for a timeout.
+/// Reset tokens come from the node's key, so that a restarted node can tell a peer at once that its connection is gone,
+/// where the peer would otherwise wait for a timeout.
 fn endpoint_config(identity: &Identity) -> EndpointConfig {
     let reset = blake3::derive_key("psp-edge transport 2025 stateless reset", identity.key());
-    let ids = blake3::derive_key("psp-edge transport 2025 connection ids", identity.key());
-    let [a, b, c, d, e, f, g, h, ..] = ids;
-    let ids = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
     let reset = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &reset);
     let mut config = EndpointConfig::new(Arc::new(reset));
     config
-        .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)))
+        .cid_generator(|| Box::new(RandomIds))
         .max_udp_payload_size(MAX_UDP_PAYLOAD)
         .expect("the largest payload is one that QUIC allows");
     config
+}
+
+/// Connection ids of eight random bytes. quinn's own know those of the process before by a secret, and drop what is
+/// sent to them; these let it be answered with a reset.
+struct RandomIds;
+
+impl ConnectionIdGenerator for RandomIds {
+    fn generate_cid(&mut self) -> ConnectionId {
+        ConnectionId::new(&rand::random::<[u8; 8]>())
+    }
+
+    fn cid_len(&self) -> usize {
+        8
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 impl Backend for QuicTransport {

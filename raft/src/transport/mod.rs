@@ -47,6 +47,8 @@ mod reply;
 mod server;
 mod socket;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 pub mod wire;
 
