@@ -11,6 +11,7 @@
 //! | `change`, `members` | `POST`, `PUT`, `PATCH`; laying members over others |
 //! | `clean`, `stats`, `summary` | dropping dead cookies, numbers, lines of a list |
 //! | `serve`, `v1`, `date` | a document as an answer; version 1; points in time as text |
+//! | [`playwright`] | Playwright's storage state, both ways |
 //! | `error`, `path` | refusals, which name the place and never show a value |
 //!
 //! A body goes through `parse` once. Its parts keep the bytes as sent (numbers, escapes, order, unknown fields), so that
@@ -29,6 +30,7 @@ mod members;
 mod number;
 mod parse;
 mod path;
+pub mod playwright;
 mod scan;
 mod sections;
 mod serve;

@@ -119,6 +119,13 @@ impl Parsed {
         Ok(parsed)
     }
 
+    /// Gives a field a value.
+    pub(super) fn give(&mut self, field: Field, part: Part) {
+        if let Some(slot) = self.fields.get_mut(field as usize) {
+            *slot = Given::Value(part);
+        }
+    }
+
     /// Takes what the body says of a field.
     pub(super) fn take(&mut self, field: Field) -> Given<Part> {
         self.fields
