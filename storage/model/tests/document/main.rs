@@ -1,6 +1,10 @@
 //! Documents from outside: what a client sends, what is stored, what the client gets back.
 
 #[cfg(test)]
+mod api;
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod large;
 #[cfg(test)]
 mod node;
