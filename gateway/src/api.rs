@@ -2,13 +2,17 @@
 //!
 //! Guarantees: a shape is one of `psp-api.md`; a document stands in it as the model served it.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+
 use bytes::Bytes;
-use model::document::{self, CleanReport, Line, Served};
+use model::document::{self, CleanReport, Line, Served, playwright};
 use model::id::SessionId;
 use model::service::{ListReply, Listed, Stored};
 use serde_json::json;
+use serde_json::value::RawValue;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Code};
 use crate::etag::Format;
 
 /// A stored session in one of its forms.
@@ -17,7 +21,7 @@ pub(crate) fn document(stored: &Stored, format: Format) -> Result<Bytes, ApiErro
     let text = match format {
         Format::Psp => document::serve(&served),
         Format::V1 => document::serve_v1(&served),
-        Format::Playwright => document::to_playwright(&stored.sections)?,
+        Format::Playwright => playwright::to_playwright(&stored.sections)?,
     };
     Ok(text.into())
 }
@@ -97,5 +101,47 @@ const fn line(listed: &Listed) -> Line<'_> {
         expired: listed.expired,
         size: listed.bytes,
         summary: &listed.summary,
+    }
+}
+
+/// A JSON object with members that it does not have yet.
+pub(crate) fn with_defaults(object: &Bytes, defaults: &[(&str, &str)]) -> Result<Bytes, ApiError> {
+    let members: HashMap<Cow<'_, str>, &RawValue> =
+        serde_json::from_slice(object).map_err(|_not_an_object| ApiError::from(Code::Internal))?;
+    let mut out = Vec::with_capacity(object.len() + 64);
+    let inside = object
+        .trim_ascii_end()
+        .strip_suffix(b"}")
+        .ok_or(Code::Internal)?;
+    out.extend_from_slice(inside);
+    let mut empty = members.is_empty();
+    for (name, value) in defaults
+        .iter()
+        .filter(|(name, _)| !members.contains_key(*name))
+    {
+        let comma = if empty { "" } else { "," };
+        empty = false;
+        out.extend_from_slice(format!("{comma}\"{name}\":{value}").as_bytes());
+    }
+    out.push(b'}');
+    Ok(out.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_fill_what_is_missing_and_nothing_else() {
+        let fill = |text: &'static str| {
+            let object = Bytes::from_static(text.as_bytes());
+            let filled = with_defaults(&object, &[("a", "[]"), ("b", "{}")]).expect("an object");
+            String::from_utf8(filled.to_vec()).expect("utf-8")
+        };
+        assert_eq!(fill("{}"), r#"{"a":[],"b":{}}"#);
+        assert_eq!(
+            fill(r#"{"b":1.0,"x":"\ud800"} "#),
+            r#"{"b":1.0,"x":"\ud800","a":[]}"#
+        );
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use model::codec::Blob;
-use model::document;
+use model::document::{self, playwright};
 use model::id::{SessionId, Slot};
 use model::limits::MAX_LIST;
 use model::placement::slot_of_key;
@@ -76,7 +76,7 @@ pub(super) async fn put(mut call: Call) -> Result<Response, ApiError> {
     let format = call.format()?;
     let body = call.body().await?;
     let op = match format {
-        Format::Playwright => WriteOp::Put(Blob(from_playwright(&body).await?)),
+        Format::Playwright => WriteOp::Put(Blob(replacing(from_playwright(&body).await?).await?)),
         Format::Psp | Format::V1 => WriteOp::Put(Blob(body.bytes.clone())),
     };
     let done = write(&call, Write { session, op, body }).await?;
@@ -458,7 +458,7 @@ async fn render(stored: Stored, format: Format) -> Result<Bytes, ApiError> {
 
 async fn from_playwright(body: &Received) -> Result<Bytes, ApiError> {
     let bytes = body.bytes.clone();
-    let convert = move || document::from_playwright(&bytes);
+    let convert = move || playwright::from_playwright(&bytes);
     let large = body.bytes.len() > INLINE_BYTES;
     let converted = if large {
         off_the_workers(convert).await?
@@ -466,4 +466,16 @@ async fn from_playwright(body: &Received) -> Result<Bytes, ApiError> {
         convert()
     };
     Ok(converted?.into())
+}
+
+/// A storage state replaces all that a storage state can hold: what it does not have is emptied, or databases of the
+/// login before would stay.
+async fn replacing(body: Bytes) -> Result<Bytes, ApiError> {
+    let large = body.len() > INLINE_BYTES;
+    let complete = move || api::with_defaults(&body, &[("indexedDB", "[]"), ("playwright", "{}")]);
+    if large {
+        off_the_workers(complete).await?
+    } else {
+        complete()
+    }
 }
