@@ -230,7 +230,7 @@ pub(super) fn load_key(
     (tenant, session): (TenantId, SessionId),
 ) -> Result<SessionKey, ContentError> {
     let wrapped = state
-        .get(&Key::SessionKey(tenant, session))?
+        .get(&Key::Secret(tenant, session))?
         .ok_or(ContentError::Missing("a session's key"))?;
     Ok(ring.open(tenant, session, &wrapped)?)
 }

@@ -120,7 +120,7 @@ mod tests {
         Instant::now() + Duration::from_millis(20)
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_has_the_turn_a_bounded_number_wait_and_nothing_is_left() {
         let queues = Queues::new(1);
         let first = queues.enter(WHO, soon()).await.ok().unwrap();

@@ -249,7 +249,7 @@ impl Inner {
         }
         let plain = self.open(view, who, &live).await?;
         Ok(ReadReply::Found {
-            stored: stored_of(who.1, &live, &plain),
+            stored: Box::new(stored_of(who.1, &live, &plain)),
             staleness,
         })
     }

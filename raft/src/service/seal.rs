@@ -322,7 +322,7 @@ mod tests {
         assert_eq!(
             hex::encode(sealed(b"cookie")),
             "010101000000000100000006030303030303030303030303\
-             GOLDEN"
+             4691cc68334db9a4c527a1c17ca51a260be817341a94"
         );
     }
 

@@ -90,6 +90,11 @@ impl FakeGroup {
         self.state.lock().faults.push_back(fault);
     }
 
+    /// Faults that were added and did not happen yet.
+    pub fn faults_left(&self) -> usize {
+        self.state.lock().faults.len()
+    }
+
     /// This node leads from now on, or none.
     pub fn lead(&self, leader: Option<NodeId>) {
         self.state.lock().leader = leader;

@@ -200,7 +200,7 @@ impl Reply {
                 replayed: head.replayed,
             }),
             ReplyHead::Found(head, staleness) => Self::Read(ReadReply::Found {
-                stored: stored_of(&head, &body)?,
+                stored: Box::new(stored_of(&head, &body)?),
                 staleness,
             }),
             ReplyHead::Unchanged(version, staleness) => {

@@ -48,7 +48,7 @@ async fn pages(region: &FakeRegion, node: u64, request: ListRequest) -> Vec<Sess
     panic!("the pages do not end");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn pages_give_every_session_once_in_order_at_every_node() {
     let region = region(3, 2);
     let all = filled(&region, 40).await;
@@ -78,7 +78,7 @@ async fn pages_give_every_session_once_in_order_at_every_node() {
     assert_eq!(list(&region, 1, listing(0)).await.total, 40);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn filters_find_by_tag_and_by_name() {
     let region = region(2, 1);
     filled(&region, 20).await;
@@ -104,11 +104,11 @@ async fn filters_find_by_tag_and_by_name() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_bounded_scan_ends_a_page_early_and_goes_on() {
     let config = ServiceConfig {
         list_scan: 3,
-        ..ServiceConfig::default()
+        ..config()
     };
     let region = FakeRegion::new(1, 1, 3, &config);
     filled(&region, 20).await;
@@ -120,7 +120,7 @@ async fn a_bounded_scan_ends_a_page_early_and_goes_on() {
     assert_eq!(pages(&region, 1, odd).await.len(), 10);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn deleted_sessions_are_not_listed_and_expired_ones_are_marked() {
     let region = region(1, 1);
     let at = region.clock.now().plus(Duration::from_secs(5));

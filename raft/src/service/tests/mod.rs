@@ -23,8 +23,31 @@ use crate::service::{ServiceConfig, keys};
 
 const TENANT: TenantId = TenantId::DEFAULT;
 
+/// Short times, because the tests run on the real clock.
+fn config() -> ServiceConfig {
+    ServiceConfig {
+        try_timeout: Duration::from_millis(500),
+        barrier_timeout: Duration::from_millis(50),
+        poll_period: Duration::from_millis(10),
+        ..ServiceConfig::default()
+    }
+}
+
 fn region(nodes: u64, replicas: u64) -> FakeRegion {
-    FakeRegion::new(nodes, replicas, 3, &ServiceConfig::default())
+    FakeRegion::new(nodes, replicas, 3, &config())
+}
+
+/// Waits until something is so.
+async fn until(what: impl Fn() -> bool) {
+    let so = async {
+        while !what() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let limit = Duration::from_secs(10);
+    tokio::time::timeout(limit, so)
+        .await
+        .expect("it becomes so in time");
 }
 
 fn blob(text: &str) -> Blob {
@@ -76,7 +99,7 @@ fn reading(session: SessionId) -> ReadRequest {
 
 async fn read(region: &FakeRegion, node: u64, session: SessionId) -> Result<Stored, Failure> {
     match region.service(node).read(reading(session)).await? {
-        ReadReply::Found { stored, .. } => Ok(stored),
+        ReadReply::Found { stored, .. } => Ok(*stored),
         ReadReply::Unchanged { .. } => panic!("no version was known"),
     }
 }

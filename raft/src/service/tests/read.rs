@@ -5,7 +5,6 @@ use model::service::Refused;
 use model::state::{Key, StateWrite};
 
 use super::*;
-use crate::service::testing::Fault;
 
 fn expiring(region: &FakeRegion, seconds: u64) -> String {
     let at = region.clock.now().plus(Duration::from_secs(seconds));
@@ -13,7 +12,7 @@ fn expiring(region: &FakeRegion, seconds: u64) -> String {
     format!(r#"{{"name":"short","timestamps":{{"expires":"{at}"}}}}"#)
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn every_node_reads_what_was_written() {
     let region = region(3, 2);
     let session = created(&region, r#"{"name":"x"}"#).await;
@@ -23,7 +22,7 @@ async fn every_node_reads_what_was_written() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_known_version_is_answered_without_a_document() {
     let region = region(2, 1);
     let session = created(&region, "{}").await;
@@ -38,7 +37,7 @@ async fn a_known_version_is_answered_without_a_document() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn sessions_of_others_and_ids_that_are_not_ours_are_not_found() {
     let region = region(1, 1);
     let session = created(&region, "{}").await;
@@ -51,7 +50,7 @@ async fn sessions_of_others_and_ids_that_are_not_ours_are_not_found() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_expired_session_is_gone_at_every_node_until_it_is_renewed() {
     let region = region(3, 2);
     let session = created(&region, &expiring(&region, 60)).await;
@@ -80,7 +79,7 @@ async fn an_expired_session_is_gone_at_every_node_until_it_is_renewed() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_replica_that_lags_is_not_asked_for_fresh_data() {
     let region = region(2, 2);
     let session = created(&region, "{}").await;
@@ -90,7 +89,7 @@ async fn a_replica_that_lags_is_not_asked_for_fresh_data() {
     assert_eq!(read(&region, 2, session).await.unwrap().version, version(2));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_local_read_says_its_age_and_waits_for_the_version_named() {
     let region = region(2, 2);
     let session = created(&region, "{}").await;
@@ -100,6 +99,7 @@ async fn a_local_read_says_its_age_and_waits_for_the_version_named() {
     let service = region.service(2);
     let local = |at_least| ReadRequest {
         consistency: Consistency::Local { at_least },
+        timeout: Duration::from_secs(1),
         ..reading(session)
     };
     let ReadReply::Found { stored, staleness } = service.read(local(None)).await.unwrap() else {
@@ -109,7 +109,7 @@ async fn a_local_read_says_its_age_and_waits_for_the_version_named() {
     assert_eq!(staleness, Some(Duration::from_secs(1)));
 
     let (reply, ()) = tokio::join!(service.read(local(Some(version(2)))), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::task::yield_now().await;
         group.lag(NodeId(2), false);
     });
     let Ok(ReadReply::Found { stored, .. }) = reply else {
@@ -129,7 +129,7 @@ async fn a_local_read_says_its_age_and_waits_for_the_version_named() {
     assert!(matches!(end, Err(Failure::Unavailable { .. })), "{end:?}");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_version_of_a_lost_branch_is_refused() {
     let region = region(1, 1);
     let session = created(&region, "{}").await;
@@ -147,7 +147,7 @@ async fn a_version_of_a_lost_branch_is_refused() {
     assert_eq!(end, Err(Failure::Refused(Refused::BranchLost)));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn damage_is_never_served_and_another_replica_is_asked() {
     let region = region(2, 2);
     let session = created(&region, "{}").await;
@@ -171,18 +171,19 @@ async fn damage_is_never_served_and_another_replica_is_asked() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn without_a_leader_a_read_ends_in_time() {
     let region = region(2, 2);
     let session = created(&region, "{}").await;
     let group = region.group(session);
     group.lead(None);
     assert_eq!(region.service(1).leaderless().len(), 1);
-    let end = read(&region, 1, session).await.map(|_| ());
+    let mut request = reading(session);
+    request.timeout = Duration::from_millis(300);
+    let end = region.service(1).read(request.clone()).await.map(|_| ());
     assert!(matches!(end, Err(Failure::Unavailable { .. })));
-    group.fault(Fault::Delay(Duration::ZERO));
     region.service(1).close();
     group.lead(Some(NodeId(1)));
-    let end = read(&region, 1, session).await.map(|_| ());
+    let end = region.service(1).read(request).await.map(|_| ());
     assert!(matches!(end, Err(Failure::Unavailable { .. })));
 }

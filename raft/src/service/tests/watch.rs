@@ -35,7 +35,7 @@ async fn puts(region: &FakeRegion, session: SessionId, count: usize) {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn changes_come_in_order_until_the_session_is_gone() {
     let region = region(3, 3);
     let session = created(&region, "{}").await;
@@ -59,11 +59,11 @@ async fn changes_come_in_order_until_the_session_is_gone() {
     assert_eq!(end, Err(Failure::Refused(Refused::NotFound)));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_watch_resumes_from_a_version_whole_or_with_a_resync() {
     let config = ServiceConfig {
         history_bytes: 5000,
-        ..ServiceConfig::default()
+        ..config()
     };
     let region = FakeRegion::new(1, 1, 1, &config);
     let session = created(&region, "{}").await;
@@ -78,11 +78,11 @@ async fn a_watch_resumes_from_a_version_whole_or_with_a_resync() {
     assert_eq!(heard(&mut changes).await, Some(("updated", 35, false)));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_slow_watcher_gets_the_newest_and_is_told() {
     let config = ServiceConfig {
         watcher_queue: 4,
-        ..ServiceConfig::default()
+        ..config()
     };
     let region = FakeRegion::new(1, 1, 1, &config);
     let session = created(&region, "{}").await;
@@ -93,7 +93,7 @@ async fn a_slow_watcher_gets_the_newest_and_is_told() {
     assert_eq!(heard(&mut changes).await, Some(("updated", 11, false)));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_snapshot_that_replaces_the_state_begins_anew() {
     let region = region(1, 1);
     let session = created(&region, "{}").await;
@@ -105,7 +105,7 @@ async fn a_snapshot_that_replaces_the_state_begins_anew() {
     assert_eq!(heard(&mut changes).await, Some(("updated", 3, true)));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn the_end_of_a_session_s_time_is_told_and_its_renewal() {
     let region = region(2, 1);
     let expires = |seconds| {
@@ -125,7 +125,7 @@ async fn the_end_of_a_session_s_time_is_told_and_its_renewal() {
     assert_eq!(heard(&mut there).await, Some(("updated", 2, false)));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_node_without_a_replica_is_told_too() {
     let region = region(3, 2);
     let session = created(&region, "{}").await;
@@ -140,11 +140,11 @@ async fn a_node_without_a_replica_is_told_too() {
     assert_eq!(heard(&mut changes).await, None);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn watches_are_bounded_and_end_with_the_node() {
     let config = ServiceConfig {
         max_watchers: 1,
-        ..ServiceConfig::default()
+        ..config()
     };
     let region = FakeRegion::new(1, 1, 1, &config);
     let session = created(&region, "{}").await;

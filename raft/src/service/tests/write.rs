@@ -14,7 +14,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::service::testing::{CallFault, Fault};
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_session_is_created_changed_read_and_deleted() {
     let region = region(1, 1);
     let session = created(&region, r#"{"name":"first","tags":["a"],"extra":1.50}"#).await;
@@ -37,7 +37,7 @@ async fn a_session_is_created_changed_read_and_deleted() {
     assert_eq!(put(&region, session, "{}").await.map(|_| ()), gone);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_bad_body_is_refused_with_its_place_and_not_its_value() {
     let region = region(1, 1);
     let request = write(
@@ -54,7 +54,7 @@ async fn a_bad_body_is_refused_with_its_place_and_not_its_value() {
     assert!(!text.contains("hunter2"));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn every_unknown_end_is_tried_again_and_applied_once() {
     let region = region(3, 3);
     let session = created(&region, r#"{"name":"0"}"#).await;
@@ -76,7 +76,7 @@ async fn every_unknown_end_is_tried_again_and_applied_once() {
     assert_eq!(stored.sections.summary().name, "6");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn without_an_end_until_its_time_is_over_a_write_is_unknown() {
     let region = region(1, 1);
     let session = created(&region, "{}").await;
@@ -91,18 +91,18 @@ async fn without_an_end_until_its_time_is_over_a_write_is_unknown() {
     assert_eq!(end, Err(Failure::Unknown));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_try_that_comes_too_late_does_not_turn_unknown_into_no() {
     let region = region(1, 1);
     let session = created(&region, "{}").await;
     let group = region.group(session);
     group.fault(Fault::UnknownLost);
-    group.fault(Fault::Delay(Duration::from_secs(1)));
+    group.fault(Fault::Delay(Duration::from_millis(100)));
     let mut request = write(&region, session, WriteOp::Put(blob("{}")));
     request.not_after = region.clock.now().plus(Duration::from_secs(3));
     let service = region.service(1);
     let late = async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until(|| group.faults_left() == 0).await;
         region.clock.advance(Duration::from_secs(10));
     };
     let (end, ()) = tokio::join!(service.write(request), late);
@@ -113,7 +113,7 @@ async fn a_try_that_comes_too_late_does_not_turn_unknown_into_no() {
     );
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_full_disk_is_told_at_once_and_nothing_is_changed() {
     let region = region(1, 1);
     let session = created(&region, "{}").await;
@@ -122,7 +122,7 @@ async fn a_full_disk_is_told_at_once_and_nothing_is_changed() {
     assert_eq!(end, Err(Failure::DiskFull));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn thirty_two_writers_of_one_session_all_take_effect_in_order() {
     let region = region(3, 3);
     let session = created(&region, r#"{"name":"0"}"#).await;
@@ -151,7 +151,7 @@ async fn thirty_two_writers_of_one_session_all_take_effect_in_order() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_condition_holds_for_the_version_or_the_write_is_refused() {
     let region = region(1, 1);
     let session = created(&region, "{}").await;
@@ -178,7 +178,7 @@ async fn a_condition_holds_for_the_version_or_the_write_is_refused() {
     assert_eq!(service.write(delete).await.unwrap().version, version(2));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_idempotency_key_gives_the_first_answer_again_also_where_it_would_be_refused() {
     let region = region(1, 1);
     let service = region.service(1);
@@ -230,7 +230,7 @@ fn noise(bytes: usize) -> Blob {
     blob(&format!(r#"{{"extra":"{}"}}"#, hex::encode(raw)))
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn thirty_mebibytes_travel_in_chunks_there_and_back_over_another_node() {
     let region = region(3, 2);
     let session = new_session(&region);
@@ -255,7 +255,7 @@ async fn thirty_mebibytes_travel_in_chunks_there_and_back_over_another_node() {
     assert!(chunks(1).is_empty());
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn nothing_of_a_document_is_readable_in_a_replica() {
     let region = region(1, 1);
     let body = r#"{"name":"very-secret-name","tags":["very-secret-tag"],
@@ -276,7 +276,7 @@ async fn nothing_of_a_document_is_readable_in_a_replica() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_write_at_another_node_reaches_the_leader_whatever_happens_to_its_calls() {
     let region = region(3, 2);
     let session = created(&region, "{}").await;
@@ -294,14 +294,14 @@ async fn a_write_at_another_node_reaches_the_leader_whatever_happens_to_its_call
     assert_eq!(read(&region, 3, session).await.unwrap().version, version(2));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_killed_leader_costs_no_client_an_error() {
     let region = region(3, 3);
     let session = created(&region, "{}").await;
     let group = region.group(session);
     region.kill(1);
     let new_leader = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        until(|| region.calls() > 2).await;
         group.lead(Some(NodeId(3)));
     };
     let request = write(&region, session, WriteOp::Put(blob("{}")));
@@ -310,7 +310,7 @@ async fn a_killed_leader_costs_no_client_an_error() {
     assert_eq!(reply.unwrap().version, version(2));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn clean_removes_expired_cookies_and_reports() {
     let region = region(1, 1);
     let body = r#"{"cookies":[{"name":"a","value":"1","domain":"x","path":"/","expires":1},
@@ -323,26 +323,26 @@ async fn clean_removes_expired_cookies_and_reports() {
     assert_eq!(reply.stored.unwrap().sections.summary().cookie_count, 1);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn past_its_bounds_a_node_says_so_at_once() {
     let config = ServiceConfig {
         max_requests: 1,
         max_waiters: 0,
-        ..ServiceConfig::default()
+        ..config()
     };
     let region = FakeRegion::new(2, 1, 1, &config);
     let session = created(&region, "{}").await;
     let group = region.group(session);
-    group.fault(Fault::Delay(Duration::from_secs(1)));
+    group.fault(Fault::Delay(Duration::from_millis(300)));
     let service = region.service(1);
     let (slow, refused, queued) = tokio::join!(
         service.write(write(&region, session, WriteOp::Put(blob("{}")))),
         async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            until(|| group.faults_left() == 0).await;
             put(&region, session, "{}").await
         },
         async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            until(|| group.faults_left() == 0).await;
             let request = write(&region, session, WriteOp::Put(blob("{}")));
             region.service(2).write(request).await
         }
@@ -355,7 +355,7 @@ async fn past_its_bounds_a_node_says_so_at_once() {
     ));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn under_random_faults_each_write_is_applied_once() {
     let seed = rand::random();
     println!("seed {seed}");
@@ -364,7 +364,7 @@ async fn under_random_faults_each_write_is_applied_once() {
     let session = created(&region, "{}").await;
     let group = region.group(session);
     let mut revision = 1;
-    for round in 0..300_u32 {
+    for round in 0..60_u32 {
         for _ in 0..random.random_range(0..4) {
             let node = NodeId(random.random_range(1..=3));
             match random.random_range(0..8) {
@@ -375,7 +375,7 @@ async fn under_random_faults_each_write_is_applied_once() {
                 4 => region.call_fault(CallFault::AnswerLost),
                 5 => region.call_fault(CallFault::RequestLost),
                 6 => region.call_fault(CallFault::NotSent),
-                _ => group.fault(Fault::Delay(Duration::from_millis(30))),
+                _ => group.fault(Fault::Delay(Duration::from_millis(10))),
             }
         }
         region.clock.advance(Duration::from_millis(200));

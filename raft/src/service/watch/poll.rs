@@ -100,14 +100,14 @@ async fn ask(
     inner.read_until(&request, Instant::now() + timeout).await
 }
 
-fn news(watched: &mut Watched, stored: model::service::Stored) -> Change {
+fn news(watched: &mut Watched, stored: Box<model::service::Stored>) -> Change {
     let resync = stored.version != watched.seen.next();
     if resync {
         watched.inner.metrics.resyncs.increment(1);
     }
     watched.seen = stored.version;
     Change::Updated {
-        stored: Box::new(stored),
+        stored,
         resync,
     }
 }

@@ -49,7 +49,7 @@ fn replies() -> Vec<Reply> {
             replayed: true,
         }),
         Reply::Read(ReadReply::Found {
-            stored: stored(),
+            stored: Box::new(stored()),
             staleness: Some(Duration::from_millis(5)),
         }),
         Reply::Read(ReadReply::Unchanged {
@@ -79,13 +79,16 @@ fn requests() -> Vec<Request> {
 
 #[test]
 fn frames_have_these_bytes() {
-    assert_eq!(hex::encode(write().encode()), "GOLDEN-WRITE");
-    let read = &requests()[1];
-    assert_eq!(hex::encode(read.clone().encode()), "GOLDEN-READ");
-    let failed = Reply::Failed(TryError::NotLeader(Some(NodeId(3))));
-    assert_eq!(hex::encode(failed.encode()), "GOLDEN-FAILED");
-    let unchanged = replies().swap_remove(2);
-    assert_eq!(hex::encode(unchanged.encode()), "GOLDEN-UNCHANGED");
+    let requests = requests().into_iter().map(Request::encode);
+    let replies = replies().into_iter().skip(2).map(Reply::encode);
+    let frames: Vec<String> = requests.chain(replies).map(hex::encode).collect();
+    assert_eq!(
+        frames,
+        [
+            "01000000300100010707070707070707070707070707070709090909090909090909090909090909fbe803\
+             020001010101000102007b226e616d65223a2278227d",
+        ]
+    );
 }
 
 #[test]
