@@ -1,3 +1,5 @@
 //! Raft groups over QUIC, and the replicated session service on top of them.
 
 pub mod shard;
+
+pub mod transport;

@@ -1,0 +1,139 @@
+//! How a process without a certificate asks a node for one.
+//!
+//! The asker trusts whoever proves a certificate of the authority with the fingerprint that its join token carries; the
+//! node trusts nothing but what the request itself proves. One request and one reply for each connection, both small,
+//! within a few seconds. What they say is the node's and the asker's own affair.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{ClientConfig, Connection, Endpoint};
+
+use super::api::{Inbound, RemoteError};
+use super::ca::Fingerprint;
+use super::dial::{one_frame, read_frame};
+use super::reply::Reply;
+use super::stream::ByteStream;
+use super::tls::{self, TlsError};
+use super::wire::{FrameType, Header};
+use super::{codes, quic};
+
+/// The largest request and reply, in bytes.
+pub const MAX_BYTES: usize = 64 << 10;
+/// How long the node gives a joiner for its request, and the handlers for their reply.
+const SERVE_TIME: Duration = Duration::from_secs(10);
+/// The name that joiners ask for; nobody checks it.
+const SERVER_NAME: &str = "join.psp.internal";
+
+/// Why a process did not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// No socket for the asking.
+    #[error("no UDP socket")]
+    Socket(#[source] std::io::Error),
+    /// No node answered, or one that has no certificate of the expected authority.
+    #[error("no node of the expected cluster answers there: {0}")]
+    Unreachable(String),
+    /// The request is larger than [`MAX_BYTES`].
+    #[error("the join request is too large")]
+    TooLarge,
+    /// The node said no.
+    #[error(transparent)]
+    Remote(RemoteError),
+}
+
+/// Asks the node at `address`, which must belong to the cluster whose authority has this fingerprint.
+///
+/// # Errors
+///
+/// [`JoinError`]. Whether a request without answer was carried out is not known.
+pub async fn ask(
+    address: SocketAddr,
+    authority: Fingerprint,
+    request: Bytes,
+    timeout: Duration,
+) -> Result<Bytes, JoinError> {
+    if request.len() > MAX_BYTES {
+        return Err(JoinError::TooLarge);
+    }
+    let mut config = ClientConfig::new(Arc::new(tls::joiner(authority)?));
+    config.transport_config(Arc::new(quic::joining()));
+    let local: SocketAddr = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let endpoint = Endpoint::client(local).map_err(JoinError::Socket)?;
+    let asked = tokio::time::timeout(timeout, exchange(&endpoint, config, address, request)).await;
+    endpoint.close(codes::DONE, b"");
+    asked.unwrap_or_else(|_elapsed| Err(JoinError::Unreachable("no answer in time".to_owned())))
+}
+
+async fn exchange(
+    endpoint: &Endpoint,
+    config: ClientConfig,
+    address: SocketAddr,
+    request: Bytes,
+) -> Result<Bytes, JoinError> {
+    let unreachable = |error: &dyn std::error::Error| JoinError::Unreachable(error.to_string());
+    let connecting = endpoint
+        .connect_with(config, address, SERVER_NAME)
+        .map_err(|error| unreachable(&error))?;
+    let connection = connecting.await.map_err(|error| unreachable(&error))?;
+    let (send, recv) = connection.open_bi().await.map_err(|error| unreachable(&error))?;
+    let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
+    let header = Header { frame: FrameType::Call, kind: 0, id: 0, group: 0, status: 0 };
+    for chunk in one_frame(&header, request) {
+        writer.write(chunk).await.map_err(|error| unreachable(&error))?;
+    }
+    writer.finish().await.map_err(|error| unreachable(&error))?;
+    let frame = read_frame(&mut reader, MAX_BYTES).await.map_err(|error| unreachable(&error))?;
+    let Some(frame) = frame.filter(|frame| frame.header.frame == FrameType::Reply) else {
+        let reason = connection.close_reason().map_or_else(
+            || "the node ended the exchange".to_owned(),
+            |error| error.to_string(),
+        );
+        return Err(JoinError::Unreachable(reason));
+    };
+    match frame.header.status {
+        0 => Ok(frame.body),
+        code => Err(JoinError::Remote(RemoteError { code, detail: frame.body })),
+    }
+}
+
+/// Serves one joiner.
+pub(super) async fn serve(inbound: &dyn Inbound, connection: &Connection) {
+    match tokio::time::timeout(SERVE_TIME, answer(inbound, connection)).await {
+        Ok(Some(())) => {
+            // The joiner closes once it has read the reply; a silent one is closed by time.
+            drop(tokio::time::timeout(SERVE_TIME, connection.closed()).await);
+        }
+        Ok(None) => connection.close(codes::MALFORMED, b"not a join request"),
+        Err(_elapsed) => connection.close(codes::DONE, b"too slow"),
+    }
+}
+
+async fn answer(inbound: &dyn Inbound, connection: &Connection) -> Option<()> {
+    let (send, recv) = connection.accept_bi().await.ok()?;
+    let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
+    let frame = read_frame(&mut reader, MAX_BYTES).await.ok()??;
+    if frame.header.frame != FrameType::Call {
+        return None;
+    }
+    let (reply, outcome) = Reply::channel();
+    inbound.join(frame.body, reply);
+    let (status, body) = match outcome.await.unwrap_or(Err(RemoteError::code(RemoteError::DROPPED))) {
+        Ok(body) if body.len() > MAX_BYTES => (RemoteError::OVERLOADED, Bytes::new()),
+        Ok(body) => (0, body),
+        Err(error) => (error.code.max(1), error.detail),
+    };
+    let header = Header { frame: FrameType::Reply, kind: 0, id: frame.header.id, group: 0, status };
+    for chunk in one_frame(&header, body) {
+        writer.write(chunk).await.ok()?;
+    }
+    writer.finish().await.ok()
+}

@@ -1,0 +1,366 @@
+//! The accepting side: who dialed, its greeting, and its streams handed to the handlers.
+//!
+//! Guarantees: no frame of a dialer reaches a handler before its certificate and its greeting were accepted; the calls
+//! of one lane reach the handler in the order in which they were sent; a node's newest main connection replaces its
+//! older one. Connections, streams, calls and bytes have bounds. Bytes that are no frames close the connection, with
+//! the reason.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::id::{GroupId, NodeId};
+use parking_lot::Mutex;
+use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::answers::Answers;
+use super::api::{Kind, Lane, RemoteError, Request, StreamOpen};
+use super::dial::{HELLO_BYTES, one_frame, read_frame, read_open};
+use super::endpoint::Shared;
+use super::quic::{BULK_WINDOW, Purpose, is_loopback};
+use super::reply::{Reply, ReplySink as _};
+use super::stream::ByteStream;
+use super::tls::Dialer;
+use super::wire::{Batch, Decoder, Frame, FrameType, HEADER_BYTES, Header, WireError};
+use super::{codes, join};
+
+/// How long a dialer may take for the handshake, and then for its greeting.
+const GREETING_TIME: Duration = Duration::from_secs(3);
+/// How much is read from a stream at once, in bytes.
+const READ_BYTES: usize = 256 << 10;
+/// The control stream's replies go before all others.
+const CONTROL_PRIORITY: i32 = 10;
+/// The unit in which bytes of large calls are counted.
+const BULK_UNIT: usize = 4 << 10;
+
+/// The accepted connections.
+#[derive(Default)]
+pub(super) struct Accepted {
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, (NodeId, Purpose, Connection)>>,
+}
+
+impl Accepted {
+    /// Enters a connection; a new main one replaces the same node's older one.
+    fn enter(&self, node: NodeId, purpose: Purpose, connection: &Connection) -> u64 {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut open = self.open.lock();
+        if purpose == Purpose::Main {
+            for (_, _, older) in open.values().filter(|(n, p, _)| (*n, *p) == (node, purpose)) {
+                older.close(codes::REPLACED, b"replaced by a newer connection");
+            }
+        }
+        open.insert(number, (node, purpose, connection.clone()));
+        number
+    }
+
+    fn leave(&self, number: u64) {
+        self.open.lock().remove(&number);
+    }
+
+    pub(super) fn close_all(&self, node: NodeId, code: VarInt, reason: &[u8]) {
+        for (_, _, connection) in self.open.lock().values().filter(|(n, _, _)| *n == node) {
+            connection.close(code, reason);
+        }
+    }
+}
+
+/// Accepts until the endpoint closes.
+pub(super) async fn accept(shared: Arc<Shared>) {
+    let limits = shared.limits;
+    let room = Arc::new(Room {
+        connections: Arc::new(Semaphore::new(limits.connections)),
+        joiners: Semaphore::new(limits.joiners),
+        bulk: Arc::new(Semaphore::new(limits.bulk_arriving_bytes / BULK_UNIT)),
+    });
+    while let Some(incoming) = shared.endpoint.accept().await {
+        let Ok(place) = Arc::clone(&room.connections).try_acquire_owned() else {
+            tracing::warn!("too many connections: one more was refused");
+            incoming.refuse();
+            continue;
+        };
+        let (shared, room) = (Arc::clone(&shared), Arc::clone(&room));
+        let stop = shared.stop.clone();
+        shared.tasks.clone().spawn(async move {
+            let _place = place;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = serve(&shared, &room, incoming) => {}
+            }
+        });
+    }
+}
+
+/// What all accepted connections share of the node's memory.
+struct Room {
+    connections: Arc<Semaphore>,
+    joiners: Semaphore,
+    bulk: Arc<Semaphore>,
+}
+
+async fn serve(shared: &Arc<Shared>, room: &Arc<Room>, incoming: Incoming) {
+    let loopback = is_loopback(incoming.remote_address());
+    let Ok(connecting) = incoming.accept_with(shared.server_config(loopback)) else { return };
+    let connection = match tokio::time::timeout(GREETING_TIME, connecting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "a handshake failed");
+            return;
+        }
+        Err(_elapsed) => return,
+    };
+    match Dialer::of(&connection, &shared.cluster) {
+        Dialer::Node(node) => serve_node(shared, room, node, &connection).await,
+        Dialer::Joiner => match room.joiners.try_acquire() {
+            Ok(_place) => join::serve(shared.inbound.as_ref(), &connection).await,
+            Err(_full) => connection.close(codes::FULL, b"too many joiners"),
+        },
+        Dialer::Stranger => {
+            tracing::warn!(address = %connection.remote_address(), "a dialer without a node's certificate");
+            connection.close(codes::NO_CERTIFICATE, b"no certificate of this cluster");
+        }
+    }
+}
+
+async fn serve_node(shared: &Arc<Shared>, room: &Arc<Room>, node: NodeId, connection: &Connection) {
+    let greeting = greet(shared, node, connection);
+    let purpose = match tokio::time::timeout(GREETING_TIME, greeting).await {
+        Ok(Ok(purpose)) => purpose,
+        Ok(Err(End::Malformed(error))) => return malformed(node, connection, &error),
+        Ok(Err(End::Gone)) => return,
+        Err(_elapsed) => return connection.close(codes::MALFORMED, b"no greeting"),
+    };
+    if purpose != Purpose::Main {
+        connection.set_send_window(BULK_WINDOW);
+    }
+    let number = shared.accepted.enter(node, purpose, connection);
+    let side = Side { shared: Arc::clone(shared), room: Arc::clone(room), node };
+    if let End::Malformed(error) = side.streams(purpose, connection).await {
+        malformed(node, connection, &error);
+    }
+    shared.accepted.leave(number);
+}
+
+fn malformed(node: NodeId, connection: &Connection, error: &WireError) {
+    tracing::warn!(%node, %error, "the peer sent what is not understood");
+    connection.close(codes::MALFORMED, error.to_string().as_bytes());
+}
+
+/// Why a stream or connection is no longer served.
+enum End {
+    Gone,
+    Malformed(WireError),
+}
+
+impl From<WireError> for End {
+    fn from(error: WireError) -> Self {
+        Self::Malformed(error)
+    }
+}
+
+async fn greet(shared: &Shared, node: NodeId, connection: &Connection) -> Result<Purpose, End> {
+    let (send, recv) = connection.accept_bi().await.map_err(|_closed| End::Gone)?;
+    let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
+    let frame = read_frame(&mut reader, HELLO_BYTES).await?.ok_or(End::Gone)?;
+    let purpose = match (frame.header.frame, Purpose::from_number(frame.header.kind)) {
+        (FrameType::Hello, Some(purpose)) => purpose,
+        _ => return Err(End::Malformed(WireError::Unexpected)),
+    };
+    let welcome = match shared.inbound.hello(node, frame.body) {
+        Ok(welcome) => welcome,
+        Err(refusal) => {
+            tracing::warn!(%node, %refusal, "a peer was refused");
+            connection.close(codes::REFUSED, &refusal.encode());
+            return Err(End::Gone);
+        }
+    };
+    let header = Header { frame: FrameType::Welcome, kind: 0, id: 0, group: 0, status: 0 };
+    for chunk in one_frame(&header, welcome) {
+        writer.write(chunk).await.map_err(|_broken| End::Gone)?;
+    }
+    writer.finish().await.map_err(|_broken| End::Gone)?;
+    Ok(purpose)
+}
+
+/// One accepted connection's surroundings.
+#[derive(Clone)]
+struct Side {
+    shared: Arc<Shared>,
+    room: Arc<Room>,
+    node: NodeId,
+}
+
+impl Side {
+    /// Serves the connection's streams until it ends.
+    async fn streams(&self, purpose: Purpose, connection: &Connection) -> End {
+        let mut streams = JoinSet::new();
+        let mut lanes = 0;
+        loop {
+            let (send, recv) = tokio::select! {
+                stream = connection.accept_bi() => match stream {
+                    Ok(stream) => stream,
+                    Err(_closed) => return End::Gone,
+                },
+                Some(ended) = streams.join_next() => match ended {
+                    Ok(Err(End::Malformed(error))) => return End::Malformed(error),
+                    Ok(_) | Err(_) => continue,
+                },
+            };
+            let side = self.clone();
+            match purpose {
+                Purpose::Main => {
+                    lanes += 1;
+                    if lanes > 2 {
+                        return End::Malformed(WireError::Unexpected);
+                    }
+                    streams.spawn(async move { side.lane(send, recv).await });
+                }
+                Purpose::Bulk => drop(streams.spawn(async move { side.large(send, recv).await })),
+                Purpose::Streams => drop(streams.spawn(async move { side.raw(send, recv).await })),
+            }
+        }
+    }
+
+    async fn lane(&self, send: SendStream, mut recv: RecvStream) -> Result<(), End> {
+        let (open, decoder) =
+            read_open(&mut recv, Lane::Control.max_body()).await?.ok_or(End::Gone)?;
+        let lane = match (open.header.frame, open.header.kind) {
+            (FrameType::Open, 1) => Lane::Control,
+            (FrameType::Open, 2) => Lane::Data,
+            _ => return Err(End::Malformed(WireError::Unexpected)),
+        };
+        if lane == Lane::Control && send.set_priority(CONTROL_PRIORITY).is_err() {
+            return Err(End::Gone);
+        }
+        let answers = Answers::new(lane, self.shared.limits.answers);
+        let outcome = tokio::select! {
+            outcome = self.read_calls(lane, &answers, recv, decoder) => outcome,
+            () = write_answers(&answers, send) => Err(End::Gone),
+        };
+        answers.close();
+        outcome
+    }
+
+    async fn read_calls(
+        &self,
+        lane: Lane,
+        answers: &Arc<Answers>,
+        mut recv: RecvStream,
+        mut decoder: Decoder,
+    ) -> Result<(), End> {
+        decoder.set_limit(lane.max_body());
+        loop {
+            while let Some(frame) = decoder.next()? {
+                answers.admit().await;
+                self.dispatch(lane, answers, frame)?;
+            }
+            match recv.read_chunk(READ_BYTES, true).await {
+                Ok(Some(chunk)) => decoder.push(chunk.bytes),
+                Ok(None) | Err(_) => return Err(End::Gone),
+            }
+            tokio::task::consume_budget().await;
+        }
+    }
+
+    fn dispatch(&self, lane: Lane, answers: &Arc<Answers>, frame: Frame) -> Result<(), End> {
+        if frame.header.frame != FrameType::Call {
+            return Err(End::Malformed(WireError::Unexpected));
+        }
+        match self.request(lane, frame) {
+            (id, Some(request)) => {
+                let reply = Reply::to_sink(Arc::clone(answers) as _, id);
+                self.shared.inbound.call(request, reply);
+            }
+            (id, None) => answers.reply(id, Err(RemoteError::code(RemoteError::NO_GROUP))),
+        }
+        Ok(())
+    }
+
+    fn request(&self, lane: Lane, frame: Frame) -> (u64, Option<Request>) {
+        let request = GroupId::from_raw(frame.header.group).map(|group| Request {
+            from: self.node,
+            lane,
+            kind: Kind(frame.header.kind),
+            group,
+            body: frame.body,
+        });
+        (frame.header.id, request)
+    }
+
+    /// A large call: its memory is reserved before its body is read.
+    async fn large(&self, send: SendStream, recv: RecvStream) -> Result<(), End> {
+        let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
+        let mut decoder = Decoder::new(Lane::Bulk.max_body());
+        let mut place = None;
+        let frame = loop {
+            let Ok(Some(chunk)) = reader.next().await else { return Err(End::Gone) };
+            decoder.push(chunk);
+            if let Some(frame) = decoder.next()? {
+                break frame;
+            }
+            if let (None, Some(bytes)) = (&place, decoder.expected()) {
+                let units = bytes.min(self.shared.limits.bulk_arriving_bytes) / BULK_UNIT;
+                let units = u32::try_from(units).unwrap_or(u32::MAX);
+                let room = Arc::clone(&self.room.bulk);
+                place = room.acquire_many_owned(units).await.ok();
+            }
+        };
+        if frame.header.frame != FrameType::Call {
+            return Err(End::Malformed(WireError::Unexpected));
+        }
+        let (id, request) = self.request(Lane::Bulk, frame);
+        let outcome = match request {
+            Some(request) => {
+                let (reply, outcome) = Reply::channel();
+                self.shared.inbound.call(request, reply);
+                outcome.await.unwrap_or(Err(RemoteError::code(RemoteError::DROPPED)))
+            }
+            None => Err(RemoteError::code(RemoteError::NO_GROUP)),
+        };
+        drop(place);
+        let (status, body) = match outcome {
+            Ok(body) if body.len() > Lane::Bulk.max_body() => (RemoteError::OVERLOADED, Bytes::new()),
+            Ok(body) => (0, body),
+            Err(error) => (error.code.max(1), error.detail),
+        };
+        let header = Header { frame: FrameType::Reply, kind: 0, id, group: 0, status };
+        for chunk in one_frame(&header, body) {
+            writer.write(chunk).await.map_err(|_broken| End::Gone)?;
+        }
+        writer.finish().await.map_err(|_broken| End::Gone)
+    }
+
+    async fn raw(&self, send: SendStream, mut recv: RecvStream) -> Result<(), End> {
+        let first = tokio::time::timeout(
+            GREETING_TIME,
+            read_open(&mut recv, Lane::Control.max_body()),
+        );
+        let (open, decoder) = first.await.map_err(|_elapsed| End::Gone)??.ok_or(End::Gone)?;
+        let Some(group) = GroupId::from_raw(open.header.group) else { return Err(End::Gone) };
+        if open.header.frame != FrameType::Open {
+            return Err(End::Malformed(WireError::Unexpected));
+        }
+        let stream = ByteStream::quic(send, recv, decoder.into_rest());
+        let open = StreamOpen { kind: Kind(open.header.kind), group, header: open.body };
+        self.shared.inbound.stream(self.node, open, stream);
+        Ok(())
+    }
+}
+
+async fn write_answers(answers: &Answers, mut send: SendStream) {
+    let mut batch = Batch::default();
+    loop {
+        answers.fill(&mut batch).await;
+        let mut chunks = batch.take();
+        if send.write_all_chunks(&mut chunks).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The header of a bulk frame is never larger than what one unit of its memory is.
+const _: () = assert!(HEADER_BYTES <= BULK_UNIT);

@@ -1,0 +1,141 @@
+//! Streams of raw bytes between two nodes, for snapshots.
+//!
+//! Each direction ends either cleanly ([`ByteStreamWriter::finish`]) or with an error: a writer that is dropped
+//! unfinished resets its stream, so that half a snapshot never looks like a whole one. Flow control bounds what
+//! is in flight. There is no timeout here: callers watch for progress.
+
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream};
+use tokio::sync::mpsc;
+
+use super::codes;
+
+/// How much is read at once, in bytes.
+const READ_BYTES: usize = 256 << 10;
+
+/// The stream broke: the connection is gone, or the other side gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the byte stream broke")]
+pub struct StreamBroken;
+
+/// A stream, both ways.
+#[derive(Debug)]
+pub struct ByteStream {
+    /// To the other node.
+    pub writer: ByteStreamWriter,
+    /// From the other node.
+    pub reader: ByteStreamReader,
+}
+
+impl ByteStream {
+    pub(super) const fn quic(send: SendStream, recv: RecvStream, first: Bytes) -> Self {
+        Self {
+            writer: ByteStreamWriter { to: WriteEnd::Quic(send), finished: false },
+            reader: ByteStreamReader { from: ReadEnd::Quic { recv, first } },
+        }
+    }
+
+    /// Two ends of a stream within one process, with at most `depth` pieces on the way.
+    #[must_use]
+    pub fn pair(depth: usize) -> (Self, Self) {
+        let (one, other) = (mpsc::channel(depth), mpsc::channel(depth));
+        let end = |to, from| Self {
+            writer: ByteStreamWriter { to: WriteEnd::Memory(to), finished: false },
+            reader: ByteStreamReader { from: ReadEnd::Memory(from) },
+        };
+        (end(one.0, other.1), end(other.0, one.1))
+    }
+}
+
+#[derive(Debug)]
+enum WriteEnd {
+    Quic(SendStream),
+    /// `None` is the clean end.
+    Memory(mpsc::Sender<Option<Bytes>>),
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub struct ByteStreamWriter {
+    to: WriteEnd,
+    finished: bool,
+}
+
+impl ByteStreamWriter {
+    /// Sends these bytes after all earlier ones; waits while the window is full. Not cancel-safe: a dropped
+    /// write may have sent a part.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamBroken`] when nobody will read them.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), StreamBroken> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        match &mut self.to {
+            WriteEnd::Quic(send) => send.write_chunk(bytes).await.map_err(|error| {
+                tracing::debug!(%error, "byte stream broke while writing");
+                StreamBroken
+            }),
+            WriteEnd::Memory(sender) => {
+                if sender.send(Some(bytes)).await.is_ok() { Ok(()) } else { Err(StreamBroken) }
+            }
+        }
+    }
+
+    /// Ends the stream cleanly. That the other side has read it all is its own message to send.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamBroken`] when nobody will read the end.
+    pub async fn finish(mut self) -> Result<(), StreamBroken> {
+        self.finished = true;
+        let done = match &mut self.to {
+            WriteEnd::Quic(send) => send.finish().is_ok(),
+            WriteEnd::Memory(sender) => sender.send(None).await.is_ok(),
+        };
+        if done { Ok(()) } else { Err(StreamBroken) }
+    }
+}
+
+impl Drop for ByteStreamWriter {
+    fn drop(&mut self) {
+        if let (WriteEnd::Quic(send), false) = (&mut self.to, self.finished) {
+            // A stream that is already closed needs no reset.
+            drop(send.reset(codes::GAVE_UP));
+        }
+    }
+}
+
+#[derive(Debug)]
+enum ReadEnd {
+    Quic { recv: RecvStream, first: Bytes },
+    Memory(mpsc::Receiver<Option<Bytes>>),
+}
+
+/// The receiving half. Dropping it tells the writer to stop.
+#[derive(Debug)]
+pub struct ByteStreamReader {
+    from: ReadEnd,
+}
+
+impl ByteStreamReader {
+    /// The next bytes, at most 256 KiB of a network stream, or `None` at the clean end. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamBroken`] when the stream ended without its writer's [`ByteStreamWriter::finish`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, StreamBroken> {
+        match &mut self.from {
+            ReadEnd::Quic { first, .. } if !first.is_empty() => Ok(Some(std::mem::take(first))),
+            ReadEnd::Quic { recv, .. } => match recv.read_chunk(READ_BYTES, true).await {
+                Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+                Err(error) => {
+                    tracing::debug!(%error, "byte stream broke while reading");
+                    Err(StreamBroken)
+                }
+            },
+            ReadEnd::Memory(receiver) => receiver.recv().await.ok_or(StreamBroken),
+        }
+    }
+}
