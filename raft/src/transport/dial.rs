@@ -48,8 +48,8 @@ async fn attempt(
 ) -> Result<Connection, CallError> {
     let mut config = ClientConfig::new(shared.tls().client);
     config.transport_config(shared.profiles.dial(purpose, address));
-    let connecting = shared
-        .endpoint
+    let endpoint = shared.endpoint().ok_or(CallError::Unreachable("this node is stopping"))?;
+    let connecting = endpoint
         .connect_with(config, address, &shared.cluster.node_name(node))
         .map_err(|error| CallError::Unreachable(undialable(&error)))?;
     let connection = connecting.await.map_err(|error| closed(&error))?;

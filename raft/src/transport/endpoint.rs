@@ -28,7 +28,9 @@ const CLOSE_WAIT: Duration = Duration::from_millis(300);
 
 /// What all tasks of a transport share.
 pub(super) struct Shared {
-    pub(super) endpoint: Endpoint,
+    /// Gone once the transport is closed, so that its socket goes too.
+    endpoint: Mutex<Option<Endpoint>>,
+    socket_gone: CancellationToken,
     pub(super) cluster: ClusterName,
     pub(super) node: NodeId,
     pub(super) profiles: Profiles,
@@ -66,6 +68,11 @@ impl Current {
 }
 
 impl Shared {
+    /// The endpoint, until the transport is closed.
+    pub(super) fn endpoint(&self) -> Option<Endpoint> {
+        self.endpoint.lock().clone()
+    }
+
     pub(super) fn tls(&self) -> Tls {
         self.current.read().tls.clone()
     }
@@ -89,7 +96,8 @@ impl QuicTransport {
         let profiles =
             Profiles::new(Timers { keep_alive: timing.keep_alive, idle: timing.idle });
         let current = Current::new(tls, &profiles);
-        let socket = socket::bind(listen).map_err(StartError::Bind)?;
+        let socket_gone = CancellationToken::new();
+        let socket = socket::bind(listen, socket_gone.clone()).map_err(StartError::Bind)?;
         let endpoint = Endpoint::new_with_abstract_socket(
             endpoint_config(&identity),
             Some((*current.network).clone()),
@@ -98,7 +106,8 @@ impl QuicTransport {
         )
         .map_err(StartError::Bind)?;
         let shared = Arc::new(Shared {
-            endpoint,
+            endpoint: Mutex::new(Some(endpoint.clone())),
+            socket_gone,
             cluster: identity.cluster().clone(),
             node: identity.node(),
             profiles,
@@ -110,7 +119,7 @@ impl QuicTransport {
             accepted: Accepted::default(),
             current: RwLock::new(current),
         });
-        shared.tasks.spawn(accept(Arc::clone(&shared)));
+        shared.tasks.spawn(accept(Arc::clone(&shared), endpoint));
         Ok(Self { shared, peers: Mutex::new(HashMap::new()) })
     }
 
@@ -162,7 +171,7 @@ impl Backend for QuicTransport {
     }
 
     fn local_addr(&self) -> Option<SocketAddr> {
-        self.shared.endpoint.local_addr().ok()
+        self.shared.endpoint()?.local_addr().ok()
     }
 
     fn peer(&self, node: NodeId) -> Peer {
@@ -198,7 +207,9 @@ impl Backend for QuicTransport {
             return Err(TlsError::another_node());
         }
         let current = Current::new(Tls::new(identity)?, &self.shared.profiles);
-        self.shared.endpoint.set_server_config(Some((*current.network).clone()));
+        if let Some(endpoint) = self.shared.endpoint() {
+            endpoint.set_server_config(Some((*current.network).clone()));
+        }
         *self.shared.current.write() = current;
         Ok(())
     }
@@ -206,12 +217,21 @@ impl Backend for QuicTransport {
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             self.shared.stop.cancel();
-            self.shared.endpoint.close(codes::DONE, b"the node stops");
+            let endpoint = self.shared.endpoint.lock().take();
+            if let Some(endpoint) = &endpoint {
+                endpoint.close(codes::DONE, b"the node stops");
+            }
             self.peers.lock().clear();
             self.shared.tasks.close();
             self.shared.tasks.wait().await;
             // A peer that does not hear the close finds out by itself.
-            if tokio::time::timeout(CLOSE_WAIT, self.shared.endpoint.wait_idle()).await.is_err() {
+            let idle = async {
+                if let Some(endpoint) = endpoint {
+                    endpoint.wait_idle().await;
+                }
+                self.shared.socket_gone.cancelled().await;
+            };
+            if tokio::time::timeout(CLOSE_WAIT, idle).await.is_err() {
                 tracing::debug!("a peer did not confirm the close");
             }
         })
@@ -221,6 +241,8 @@ impl Backend for QuicTransport {
 impl Drop for QuicTransport {
     fn drop(&mut self) {
         self.shared.stop.cancel();
-        self.shared.endpoint.close(codes::DONE, b"the node stops");
+        if let Some(endpoint) = self.shared.endpoint.lock().take() {
+            endpoint.close(codes::DONE, b"the node stops");
+        }
     }
 }

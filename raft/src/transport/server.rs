@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::id::{GroupId, NodeId};
 use parking_lot::Mutex;
-use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -45,8 +45,8 @@ pub(super) struct Accepted {
 }
 
 impl Accepted {
-    /// Enters a connection; a new main one replaces the same node's older one.
-    fn enter(&self, node: NodeId, purpose: Purpose, connection: &Connection) -> u64 {
+    /// Enters a connection until the entry is dropped; a new main one replaces the same node's older one.
+    fn enter(&self, node: NodeId, purpose: Purpose, connection: &Connection) -> Entry<'_> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut open = self.open.lock();
         if purpose == Purpose::Main {
@@ -55,11 +55,7 @@ impl Accepted {
             }
         }
         open.insert(number, (node, purpose, connection.clone()));
-        number
-    }
-
-    fn leave(&self, number: u64) {
-        self.open.lock().remove(&number);
+        Entry { accepted: self, number }
     }
 
     pub(super) fn close_all(&self, node: NodeId, code: VarInt, reason: &[u8]) {
@@ -69,15 +65,27 @@ impl Accepted {
     }
 }
 
+/// A connection's place in the list.
+struct Entry<'a> {
+    accepted: &'a Accepted,
+    number: u64,
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.accepted.open.lock().remove(&self.number);
+    }
+}
+
 /// Accepts until the endpoint closes.
-pub(super) async fn accept(shared: Arc<Shared>) {
+pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint) {
     let limits = shared.limits;
     let room = Arc::new(Room {
         connections: Arc::new(Semaphore::new(limits.connections)),
         joiners: Semaphore::new(limits.joiners),
         bulk: Arc::new(Semaphore::new(limits.bulk_arriving_bytes / BULK_UNIT)),
     });
-    while let Some(incoming) = shared.endpoint.accept().await {
+    while let Some(incoming) = endpoint.accept().await {
         let Ok(place) = Arc::clone(&room.connections).try_acquire_owned() else {
             tracing::warn!("too many connections: one more was refused");
             incoming.refuse();
@@ -137,12 +145,11 @@ async fn serve_node(shared: &Arc<Shared>, room: &Arc<Room>, node: NodeId, connec
     if purpose != Purpose::Main {
         connection.set_send_window(BULK_WINDOW);
     }
-    let number = shared.accepted.enter(node, purpose, connection);
+    let _entry = shared.accepted.enter(node, purpose, connection);
     let side = Side { shared: Arc::clone(shared), room: Arc::clone(room), node };
     if let End::Malformed(error) = side.streams(purpose, connection).await {
         malformed(node, connection, &error);
     }
-    shared.accepted.leave(number);
 }
 
 fn malformed(node: NodeId, connection: &Connection, error: &WireError) {

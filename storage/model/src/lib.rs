@@ -10,6 +10,7 @@
 //! | [`shard`] | a shard's commands and their `apply` |
 //! | [`meta`] | the meta group's commands and their `apply` |
 //! | [`placement`] | session to slot to shard |
+//! | [`rebalance`] | from wanted to actual replicas |
 //! | [`state`], [`codec`] | what is stored, and how it becomes bytes |
 //! | [`service`] | the seam between gateway and store |
 //! | [`status`] | the schema of a cluster's status |
@@ -37,6 +38,7 @@ pub mod id;
 pub mod limits;
 pub mod meta;
 pub mod placement;
+pub mod rebalance;
 pub mod service;
 pub mod shard;
 pub mod state;

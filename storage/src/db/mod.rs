@@ -1,0 +1,14 @@
+//! A replica's state in RocksDB.
+//!
+//! - [`options`]: what all tablets of a process share, and how each is opened.
+//! - `tablet`: one open RocksDB as a [`crate::state::Tablet`].
+//! - `home`: a group's directory: the pointer to its tablet, its snapshots, its staging area.
+//!
+//! RocksDB's types do not leave this folder.
+
+pub mod options;
+
+pub(crate) mod home;
+pub(crate) mod tablet;
+
+pub use options::{EngineStats, RocksEngine, StateConfig};

@@ -1,0 +1,434 @@
+//! A replica's state in memory: the same guarantees as RocksDB, for simulations and for tests of what lies above.
+//!
+//! Each key keeps the versions that some view, or the last flush, still shows. [`MemoryDisk`] is what outlives a process:
+//! [`MemoryDisk::crash`] undoes every commit that was not flushed, as a crash would. A snapshot is one file, a sorted dump
+//! of the stored form. Not for large states: a flush visits all keys.
+
+use std::collections::BTreeMap;
+use std::mem::discriminant;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::state::{Key, StateError, StateRead};
+use parking_lot::{Mutex, RwLock};
+
+use crate::error::TabletError;
+use crate::snapshot::place::{MemoryFiles, Place};
+use crate::snapshot::{Snapshot, SnapshotManifest, StoreKind};
+use crate::state::flush::{Ledger, Odometer};
+use crate::state::store::{Draft, Home};
+use crate::state::{ScrubCursor, ScrubStep, Tablet, TabletStats, Txn, Unflushed, View};
+use crate::{format, keys};
+
+const DUMP: &str = "dump";
+const COMMIT_BYTES: u64 = 64;
+
+/// What outlives a process in memory. Cheap to clone; all clones are the same disk.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk(Arc<Disk>);
+
+#[derive(Debug, Default)]
+struct Disk {
+    odometer: Odometer,
+    groups: Mutex<BTreeMap<u32, Arc<Group>>>,
+}
+
+#[derive(Debug)]
+struct Group {
+    number: u32,
+    tablet: RwLock<Arc<MemoryTablet>>,
+    snapshot: Mutex<Option<(SnapshotManifest, MemoryFiles)>>,
+    staging: MemoryFiles,
+    next: Mutex<u64>,
+}
+
+impl MemoryDisk {
+    /// Undoes every commit that was not flushed. Tablets that were open before keep what they show, and what is committed to
+    /// them from now on is lost.
+    pub fn crash(&self) {
+        for group in self.0.groups.lock().values() {
+            let durable = group.tablet.read().durable_copy(&self.0.odometer);
+            *group.tablet.write() = Arc::new(durable);
+        }
+    }
+
+    pub(crate) fn groups(&self) -> Vec<u32> {
+        self.0.groups.lock().keys().copied().collect()
+    }
+
+    pub(crate) fn open(&self, number: u32) -> (MemoryHome, Option<(u64, Snapshot)>) {
+        let mut groups = self.0.groups.lock();
+        let group = groups.entry(number).or_insert_with(|| {
+            let odometer = self.0.odometer.clone();
+            let tablet = MemoryTablet::new(number, odometer, Contents::default());
+            Arc::new(Group {
+                number,
+                tablet: RwLock::new(Arc::new(tablet)),
+                snapshot: Mutex::new(None),
+                staging: MemoryFiles::default(),
+                next: Mutex::new(1),
+            })
+        });
+        let snapshot = group.snapshot.lock().clone();
+        let snapshot = snapshot.map(|(manifest, files)| (0, Snapshot::new(manifest, Place::Memory(files), None)));
+        let home = MemoryHome { disk: self.clone(), group: Arc::clone(group) };
+        (home, snapshot)
+    }
+}
+
+/// A group's place in memory.
+#[derive(Debug)]
+pub(crate) struct MemoryHome {
+    disk: MemoryDisk,
+    group: Arc<Group>,
+}
+
+impl MemoryHome {
+    fn number(&self) -> u64 {
+        let mut next = self.group.next.lock();
+        *next += 1;
+        *next
+    }
+}
+
+impl Home for MemoryHome {
+    fn kind(&self) -> StoreKind {
+        StoreKind::Memory
+    }
+
+    fn tablet(&self) -> Arc<dyn Tablet> {
+        let tablet = Arc::clone(&self.group.tablet.read());
+        tablet
+    }
+
+    fn checkpoint(&self) -> Result<Draft, TabletError> {
+        let tablet = Arc::clone(&self.group.tablet.read());
+        let (applied, dump) = tablet.dump();
+        let files = MemoryFiles::default();
+        files.lock().insert(DUMP.to_owned(), dump);
+        Ok(Draft {
+            number: self.number(),
+            applied,
+            files: Place::Memory(files),
+            directory: None,
+        })
+    }
+
+    fn keep(&self, draft: &Draft, manifest: &SnapshotManifest) -> Result<(), TabletError> {
+        if let Place::Memory(files) = &draft.files {
+            *self.group.snapshot.lock() = Some((manifest.clone(), Arc::clone(files)));
+        }
+        Ok(())
+    }
+
+    fn staging(&self) -> Result<Place, TabletError> {
+        Ok(Place::Memory(Arc::clone(&self.group.staging)))
+    }
+
+    fn install(
+        &self,
+        manifest: &SnapshotManifest,
+        staging: &Place,
+    ) -> Result<(u64, Snapshot), TabletError> {
+        let [file] = manifest.files.as_slice() else {
+            return Err(TabletError::refused("it is not one dump"));
+        };
+        let Place::Memory(staging) = staging else {
+            return Err(TabletError::refused("it did not arrive in memory"));
+        };
+        let name = crate::snapshot::receiver::staged(file);
+        let dump = staging.lock().get(&name).cloned();
+        let dump = dump.ok_or(TabletError::Incomplete { files: 1 })?;
+        let contents = load(&dump, self.group.number)?;
+        if contents.applied != manifest.applied {
+            return Err(TabletError::damaged("the snapshot holds another commit than it says"));
+        }
+        let odometer = self.disk.0.odometer.clone();
+        let tablet = MemoryTablet::new(self.group.number, odometer, contents);
+        let files = MemoryFiles::default();
+        files.lock().insert(file.name.clone(), dump);
+        *self.group.snapshot.lock() = Some((manifest.clone(), Arc::clone(&files)));
+        *self.group.tablet.write() = Arc::new(tablet);
+        Ok((self.number(), Snapshot::new(manifest.clone(), Place::Memory(files), None)))
+    }
+
+    fn remove(&self) -> Result<(), TabletError> {
+        self.disk.0.groups.lock().remove(&self.group.number);
+        Ok(())
+    }
+}
+
+/// A tablet's content, all of it durable.
+#[derive(Debug, Default)]
+struct Contents {
+    values: BTreeMap<Key, Bytes>,
+    applied: Option<Bytes>,
+}
+
+type Versions = Vec<(u64, Option<Bytes>)>;
+
+/// A tablet in memory.
+struct MemoryTablet {
+    group: u32,
+    shared: Arc<RwLock<Shared>>,
+}
+
+struct Shared {
+    values: BTreeMap<Key, Versions>,
+    /// Counts commits.
+    now: u64,
+    applied: Option<Bytes>,
+    ledger: Ledger,
+    flushed: Flushed,
+    /// Views by the commit that they show.
+    views: Mutex<BTreeMap<u64, usize>>,
+}
+
+#[derive(Clone, Default)]
+struct Flushed {
+    at: u64,
+    applied: Option<Bytes>,
+    written: u64,
+}
+
+impl Shared {
+    /// The oldest commit that is still shown to somebody.
+    fn horizon(&self) -> u64 {
+        let views = self.views.lock();
+        let oldest = views.keys().next().copied().unwrap_or(self.now);
+        oldest.min(self.flushed.at)
+    }
+}
+
+fn at(versions: &Versions, moment: u64) -> Option<&Bytes> {
+    let shown = versions.iter().rev().find(|(commit, _)| *commit <= moment);
+    shown.and_then(|(_, value)| value.as_ref())
+}
+
+/// Drops versions that nobody sees; says whether any is left.
+fn prune(versions: &mut Versions, horizon: u64) -> bool {
+    let hidden = versions
+        .iter()
+        .rposition(|(commit, _)| *commit <= horizon)
+        .unwrap_or(0);
+    versions.drain(..hidden);
+    !matches!(versions.as_slice(), [] | [(_, None)])
+        || versions.first().is_some_and(|(commit, _)| *commit > horizon)
+}
+
+impl std::fmt::Debug for MemoryTablet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MemoryTablet({:08x})", self.group)
+    }
+}
+
+impl MemoryTablet {
+    fn new(group: u32, odometer: Odometer, contents: Contents) -> Self {
+        let values = contents
+            .values
+            .into_iter()
+            .map(|(key, value)| (key, vec![(0, Some(value))]));
+        let shared = Shared {
+            values: values.collect(),
+            now: 0,
+            applied: contents.applied.clone(),
+            ledger: Ledger::new(odometer, 0),
+            flushed: Flushed { applied: contents.applied, ..Flushed::default() },
+            views: Mutex::default(),
+        };
+        Self { group, shared: Arc::new(RwLock::new(shared)) }
+    }
+
+    /// A view, and the commit that it shows.
+    fn look(&self) -> (View, u64) {
+        let moment = {
+            let shared = self.shared.read();
+            *shared.views.lock().entry(shared.now).or_default() += 1;
+            shared.now
+        };
+        let view = MemoryView { shared: Arc::clone(&self.shared), moment };
+        (Arc::new(view), moment)
+    }
+
+    fn durable_copy(&self, odometer: &Odometer) -> Self {
+        let shared = self.shared.read();
+        let values = shared.values.iter().filter_map(|(key, versions)| {
+            Some((*key, at(versions, shared.flushed.at)?.clone()))
+        });
+        let contents = Contents {
+            values: values.collect(),
+            applied: shared.flushed.applied.clone(),
+        };
+        Self::new(self.group, odometer.clone(), contents)
+    }
+
+    fn dump(&self) -> (Option<Bytes>, Vec<u8>) {
+        let shared = self.shared.read();
+        let mut out = Vec::new();
+        push(&mut out, &keys::IDENTITY, &self.group.to_be_bytes());
+        if let Some(applied) = &shared.applied {
+            push(&mut out, &keys::APPLIED, applied);
+        }
+        for (key, versions) in &shared.values {
+            if let Some(value) = at(versions, shared.now) {
+                push(&mut out, &keys::encode(key), value);
+            }
+        }
+        (shared.applied.clone(), out)
+    }
+}
+
+impl Tablet for MemoryTablet {
+    fn group(&self) -> u32 {
+        self.group
+    }
+
+    fn view(&self) -> View {
+        self.look().0
+    }
+
+    fn begin(&self) -> Txn {
+        let (view, generation) = self.look();
+        Txn::new(view, generation)
+    }
+
+    fn commit(&self, txn: &Txn, applied: &[u8]) -> Result<(), TabletError> {
+        let shared = &mut *self.shared.write();
+        if txn.generation() != shared.now {
+            return Err(TabletError::Conflict);
+        }
+        let horizon = shared.horizon();
+        shared.now += 1;
+        let mut bytes = COMMIT_BYTES + wide(applied.len());
+        for (key, value) in txn.changes() {
+            bytes += wide(keys::encode(key).len() + value.map_or(0, Bytes::len));
+            let versions = shared.values.entry(*key).or_default();
+            versions.push((shared.now, value.cloned()));
+            if !prune(versions, horizon) {
+                shared.values.remove(key);
+            }
+        }
+        shared.applied = Some(Bytes::copy_from_slice(applied));
+        shared.ledger.committed(bytes);
+        Ok(())
+    }
+
+    fn applied(&self) -> Option<Bytes> {
+        self.shared.read().applied.clone()
+    }
+
+    fn durable_applied(&self) -> Result<Option<Bytes>, TabletError> {
+        Ok(self.shared.read().flushed.applied.clone())
+    }
+
+    fn flush(&self) -> Result<(), TabletError> {
+        let shared = &mut *self.shared.write();
+        shared.flushed = Flushed {
+            at: shared.now,
+            applied: shared.applied.clone(),
+            written: shared.ledger.after(0),
+        };
+        let horizon = shared.horizon();
+        shared.values.retain(|_, versions| prune(versions, horizon));
+        Ok(())
+    }
+
+    fn unflushed(&self) -> Result<Unflushed, TabletError> {
+        let shared = &mut *self.shared.write();
+        Ok(shared.ledger.unflushed(shared.flushed.written))
+    }
+
+    fn scrub(&self, _from: &ScrubCursor, _max_bytes: u64) -> Result<ScrubStep, TabletError> {
+        // Memory keeps no checksums: it is not a disk.
+        let values = wide(self.shared.read().values.len());
+        Ok(ScrubStep { values, ..ScrubStep::default() })
+    }
+
+    fn stats(&self) -> TabletStats {
+        let shared = self.shared.read();
+        TabletStats { keys: wide(shared.values.len()), ..TabletStats::default() }
+    }
+}
+
+struct MemoryView {
+    shared: Arc<RwLock<Shared>>,
+    moment: u64,
+}
+
+impl Drop for MemoryView {
+    fn drop(&mut self) {
+        let shared = self.shared.read();
+        let mut views = shared.views.lock();
+        if let Some(count) = views.get_mut(&self.moment) {
+            *count -= 1;
+            if *count == 0 {
+                views.remove(&self.moment);
+            }
+        }
+    }
+}
+
+impl StateRead for MemoryView {
+    fn get(&self, key: &Key) -> Result<Option<Bytes>, StateError> {
+        let shared = self.shared.read();
+        let versions = shared.values.get(key);
+        Ok(versions.and_then(|versions| at(versions, self.moment)).cloned())
+    }
+
+    fn scan(&self, from: &Key, limit: usize) -> Result<Vec<(Key, Bytes)>, StateError> {
+        let kind = discriminant(from);
+        let shared = self.shared.read();
+        let range = shared.values.range(*from..);
+        let same = range.take_while(|(key, _)| discriminant(*key) == kind);
+        let shown = same.filter_map(|(key, versions)| {
+            Some((*key, at(versions, self.moment)?.clone()))
+        });
+        Ok(shown.take(limit).collect())
+    }
+}
+
+/// One entry of a dump: lengths of key and stored value, then both.
+fn push(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let stored = format::seal(key, value);
+    let lengths = (u16::try_from(key.len()), u32::try_from(stored.len()));
+    let (Ok(key_length), Ok(length)) = lengths else {
+        unreachable!("keys are short, and values are bounded by the model");
+    };
+    out.extend_from_slice(&key_length.to_le_bytes());
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(key);
+    out.extend_from_slice(&stored);
+}
+
+fn load(mut dump: &[u8], group: u32) -> Result<Contents, TabletError> {
+    let mut contents = Contents::default();
+    let mut identity = None;
+    let cut = || TabletError::damaged("the dump is cut");
+    while !dump.is_empty() {
+        let (head, rest) = dump.split_first_chunk::<2>().ok_or_else(cut)?;
+        let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        let key = rest.split_at_checked(usize::from(u16::from_le_bytes(*head)));
+        let (key, rest) = key.ok_or_else(cut)?;
+        let (stored, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
+        let value = format::open(key, stored).map_err(|bad| TabletError::damaged(bad.to_string()))?;
+        let value = Bytes::copy_from_slice(value);
+        if key == keys::IDENTITY {
+            identity = Some(value);
+        } else if key == keys::APPLIED {
+            contents.applied = Some(value);
+        } else {
+            let key = keys::decode(key).map_err(|bad| TabletError::damaged(bad.to_string()))?;
+            contents.values.insert(key, value);
+        }
+        dump = rest;
+    }
+    match identity {
+        Some(bytes) if bytes[..] == group.to_be_bytes() => Ok(contents),
+        _ => Err(TabletError::refused("it is of another group")),
+    }
+}
+
+fn wide(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}

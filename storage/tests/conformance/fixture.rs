@@ -1,0 +1,148 @@
+//! A store of either kind, its crash, and small helpers to fill and read a tablet.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::id::ChunkId;
+use model::state::{Key, StateRead, StateWrite};
+use storage::db::StateConfig;
+use storage::snapshot::{Snapshot, SnapshotReceiver};
+use storage::state::{StateEngine, Tablet, TabletStore};
+use tempfile::TempDir;
+
+/// The group of all tests.
+pub const GROUP: u32 = 0x8000_0001;
+
+/// A node's disk, and the engine of the process that runs on it.
+pub struct Fixture {
+    pub engine: StateEngine,
+    pub disk: TempDir,
+}
+
+impl Fixture {
+    pub fn rocksdb() -> Self {
+        // A small memtable: RocksDB flushes by itself in the middle of a test.
+        let config = StateConfig {
+            memory_bytes: 8 * 1024 * 1024,
+            memtable_bytes: 128 * 1024,
+            ..StateConfig::default()
+        };
+        Self { engine: StateEngine::rocksdb(config).unwrap(), disk: TempDir::new().unwrap() }
+    }
+
+    pub fn memory() -> Self {
+        Self { engine: StateEngine::memory(), disk: TempDir::new().unwrap() }
+    }
+
+    /// Another node with the same kind of store.
+    pub fn another(&self) -> Self {
+        match self.engine {
+            StateEngine::RocksDb(_) => Self::rocksdb(),
+            StateEngine::Memory(_) => Self::memory(),
+        }
+    }
+
+    pub fn open(&self) -> TabletStore {
+        self.engine.open(self.disk.path(), GROUP).unwrap()
+    }
+
+    /// What a kill of the process leaves on the disk, while the process that was killed is still looking on.
+    pub fn crash(&mut self) {
+        match &self.engine {
+            StateEngine::RocksDb(_) => {
+                let image = TempDir::new().unwrap();
+                copy(self.disk.path(), image.path());
+                // The old directory is left to the tablets that are still open in it.
+                let _still_open = std::mem::replace(&mut self.disk, image).keep();
+            }
+            StateEngine::Memory(disk) => disk.crash(),
+        }
+    }
+
+    pub fn directory(&self) -> PathBuf {
+        self.disk.path().join(format!("{GROUP:08x}"))
+    }
+}
+
+/// Copies a directory with all below it.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+pub fn chunk(number: u32) -> Key {
+    let mut id = [0; 16];
+    id[..4].copy_from_slice(&number.to_be_bytes());
+    Key::Chunk(ChunkId(id))
+}
+
+/// A value that does not compress, the same for the same number.
+pub fn value(number: u32, length: usize) -> Bytes {
+    let mut out = vec![0; length];
+    let mut reader = blake3::Hasher::new().update(&number.to_be_bytes()).finalize_xof();
+    reader.fill(&mut out);
+    Bytes::from(out)
+}
+
+/// Commits values of these numbers, all of this length; the mark is the last number.
+pub fn commit(tablet: &Arc<dyn Tablet>, numbers: std::ops::Range<u32>, length: usize) {
+    let mut txn = tablet.begin();
+    let last = numbers.end - 1;
+    for number in numbers {
+        txn.put(chunk(number), value(number, length));
+    }
+    tablet.commit(&txn, &last.to_be_bytes()).unwrap();
+}
+
+/// Asserts that exactly the values below `end` are there.
+pub fn assert_holds(view: &dyn StateRead, end: u32, length: usize) {
+    for number in 0..end {
+        assert_eq!(view.get(&chunk(number)).unwrap(), Some(value(number, length)), "{number}");
+    }
+    let all = view.scan(&chunk(0), usize::MAX).unwrap();
+    assert_eq!(all.len(), usize::try_from(end).unwrap());
+}
+
+/// Sends what is missing, in pieces; stops after `pieces`. Says how many bytes went.
+pub fn send(from: &Snapshot, to: &mut SnapshotReceiver, pieces: usize) -> u64 {
+    let mut sent = 0;
+    let mut left = pieces;
+    for missing in to.missing() {
+        let mut offset = missing.offset;
+        let end = missing.offset + missing.length;
+        while offset < end {
+            if left == 0 {
+                return sent;
+            }
+            left -= 1;
+            let piece = from.read_at(missing.file, offset, 16 * 1024).unwrap();
+            to.write_at(missing.file, offset, &piece).unwrap();
+            offset += u64::try_from(piece.len()).unwrap();
+            sent += u64::try_from(piece.len()).unwrap();
+        }
+    }
+    sent
+}
+
+/// Makes each function a test of both stores.
+macro_rules! for_both_stores {
+    ($($name:ident),+ $(,)?) => {
+        mod rocksdb {
+            $(#[test] fn $name() { super::$name($crate::fixture::Fixture::rocksdb()); })+
+        }
+        mod memory {
+            $(#[test] fn $name() { super::$name($crate::fixture::Fixture::memory()); })+
+        }
+    };
+}
+pub(crate) use for_both_stores;

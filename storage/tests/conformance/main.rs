@@ -1,0 +1,11 @@
+//! One suite for both stores: what `Tablet` and `TabletStore` promise, and what only a disk can break.
+//!
+//! - `fixture`: a store that can be opened, crashed and looked into.
+//! - `tablet`: transactions, views, marks, crashes, replay.
+//! - `transfer`: checkpoints, arrival, install, removal.
+//! - `damage`: flipped bytes, lost pointers and half-made directories; RocksDB only.
+
+mod damage;
+mod fixture;
+mod tablet;
+mod transfer;
