@@ -19,7 +19,7 @@ use super::token::{Kind, Place, Raw};
 use super::tokenizer::Reader;
 
 /// What a body says of one thing.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) enum Given<T> {
     /// Nothing.
     #[default]
@@ -53,7 +53,7 @@ pub(super) struct Parsed {
 }
 
 /// What `timestamps` says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Times {
     /// A JSON string.
     pub(super) captured: Option<Bytes>,
@@ -63,7 +63,7 @@ pub(super) struct Times {
 }
 
 /// What a list shows of the cookies.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Cookies {
     pub(super) count: u64,
     /// Without a leading dot, each once, in order: the first ones.

@@ -23,7 +23,7 @@ pub(super) struct Marks {
 }
 
 /// A value as it stands in the input, and what was noticed in it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Raw<'a> {
     pub(super) text: &'a [u8],
     pub(super) marks: Marks,

@@ -20,7 +20,6 @@ use super::text::{Text, read_escape};
 use super::token::{Container, Frame, Kind, Marks, Place, Raw};
 
 /// A pull parser over one JSON text.
-#[derive(Debug)]
 pub(super) struct Reader<'a> {
     input: &'a [u8],
     at: usize,

@@ -25,7 +25,7 @@ use super::storage::close_list;
 pub(super) type Members<'a> = Vec<(Text<'a>, &'a [u8])>;
 
 /// What is noted of a cookie, an origin or the state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Note<'a> {
     pub(super) extra: Members<'a>,
     pub(super) order: Option<Vec<Text<'a>>>,
@@ -127,7 +127,7 @@ impl<'a> Note<'a> {
 }
 
 /// Notes on several things of one kind, to be found by what each names.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Notes<'a> {
     by_identity: BTreeMap<Vec<u8>, VecDeque<Note<'a>>>,
 }
