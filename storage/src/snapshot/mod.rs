@@ -41,9 +41,17 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(manifest: SnapshotManifest, files: Place, directory: Option<PathBuf>) -> Self {
+    pub(crate) fn new(
+        manifest: SnapshotManifest,
+        files: Place,
+        directory: Option<PathBuf>,
+    ) -> Self {
         let doomed = directory.map(|path| (AtomicBool::new(false), path));
-        Self { manifest, files, doomed }
+        Self {
+            manifest,
+            files,
+            doomed,
+        }
     }
 
     /// What it consists of.

@@ -13,43 +13,49 @@ use storage::state::{StateEngine, Tablet, TabletStore};
 use tempfile::TempDir;
 
 /// The group of all tests.
-pub const GROUP: u32 = 0x8000_0001;
+pub(crate) const GROUP: u32 = 0x8000_0001;
 
 /// A node's disk, and the engine of the process that runs on it.
-pub struct Fixture {
-    pub engine: StateEngine,
-    pub disk: TempDir,
+pub(crate) struct Fixture {
+    pub(crate) engine: StateEngine,
+    pub(crate) disk: TempDir,
 }
 
 impl Fixture {
-    pub fn rocksdb() -> Self {
+    pub(crate) fn rocksdb() -> Self {
         // A small memtable: RocksDB flushes by itself in the middle of a test.
         let config = StateConfig {
             memory_bytes: 8 * 1024 * 1024,
             memtable_bytes: 128 * 1024,
             ..StateConfig::default()
         };
-        Self { engine: StateEngine::rocksdb(config).unwrap(), disk: TempDir::new().unwrap() }
+        Self {
+            engine: StateEngine::rocksdb(config).unwrap(),
+            disk: TempDir::new().unwrap(),
+        }
     }
 
-    pub fn memory() -> Self {
-        Self { engine: StateEngine::memory(), disk: TempDir::new().unwrap() }
+    pub(crate) fn memory() -> Self {
+        Self {
+            engine: StateEngine::memory(),
+            disk: TempDir::new().unwrap(),
+        }
     }
 
     /// Another node with the same kind of store.
-    pub fn another(&self) -> Self {
+    pub(crate) fn another(&self) -> Self {
         match self.engine {
             StateEngine::RocksDb(_) => Self::rocksdb(),
             StateEngine::Memory(_) => Self::memory(),
         }
     }
 
-    pub fn open(&self) -> TabletStore {
+    pub(crate) fn open(&self) -> TabletStore {
         self.engine.open(self.disk.path(), GROUP).unwrap()
     }
 
     /// What a kill of the process leaves on the disk, while the process that was killed is still looking on.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         match &self.engine {
             StateEngine::RocksDb(_) => {
                 let image = TempDir::new().unwrap();
@@ -61,13 +67,13 @@ impl Fixture {
         }
     }
 
-    pub fn directory(&self) -> PathBuf {
+    pub(crate) fn directory(&self) -> PathBuf {
         self.disk.path().join(format!("{GROUP:08x}"))
     }
 }
 
 /// Copies a directory with all below it.
-pub fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -80,22 +86,24 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-pub fn chunk(number: u32) -> Key {
+pub(crate) fn chunk(number: u32) -> Key {
     let mut id = [0; 16];
     id[..4].copy_from_slice(&number.to_be_bytes());
     Key::Chunk(ChunkId(id))
 }
 
 /// A value that does not compress, the same for the same number.
-pub fn value(number: u32, length: usize) -> Bytes {
+pub(crate) fn value(number: u32, length: usize) -> Bytes {
     let mut out = vec![0; length];
-    let mut reader = blake3::Hasher::new().update(&number.to_be_bytes()).finalize_xof();
+    let mut reader = blake3::Hasher::new()
+        .update(&number.to_be_bytes())
+        .finalize_xof();
     reader.fill(&mut out);
     Bytes::from(out)
 }
 
 /// Commits values of these numbers, all of this length; the mark is the last number.
-pub fn commit(tablet: &Arc<dyn Tablet>, numbers: std::ops::Range<u32>, length: usize) {
+pub(crate) fn commit(tablet: &Arc<dyn Tablet>, numbers: std::ops::Range<u32>, length: usize) {
     let mut txn = tablet.begin();
     let last = numbers.end - 1;
     for number in numbers {
@@ -105,16 +113,20 @@ pub fn commit(tablet: &Arc<dyn Tablet>, numbers: std::ops::Range<u32>, length: u
 }
 
 /// Asserts that exactly the values below `end` are there.
-pub fn assert_holds(view: &dyn StateRead, end: u32, length: usize) {
+pub(crate) fn assert_holds(view: &dyn StateRead, end: u32, length: usize) {
     for number in 0..end {
-        assert_eq!(view.get(&chunk(number)).unwrap(), Some(value(number, length)), "{number}");
+        assert_eq!(
+            view.get(&chunk(number)).unwrap(),
+            Some(value(number, length)),
+            "{number}"
+        );
     }
     let all = view.scan(&chunk(0), usize::MAX).unwrap();
     assert_eq!(all.len(), usize::try_from(end).unwrap());
 }
 
 /// Sends what is missing, in pieces; stops after `pieces`. Says how many bytes went.
-pub fn send(from: &Snapshot, to: &mut SnapshotReceiver, pieces: usize) -> u64 {
+pub(crate) fn send(from: &Snapshot, to: &mut SnapshotReceiver, pieces: usize) -> u64 {
     let mut sent = 0;
     let mut left = pieces;
     for missing in to.missing() {

@@ -40,7 +40,12 @@ fn a_transaction_shows_its_changes_to_itself_alone(fixture: Fixture) {
     txn.delete(chunk(0));
     assert_eq!(txn.get(&chunk(0)).unwrap(), None);
     assert_eq!(txn.get(&chunk(1)).unwrap().unwrap(), "new");
-    let shown: Vec<Key> = txn.scan(&chunk(0), 9).unwrap().into_iter().map(|(k, _)| k).collect();
+    let shown: Vec<Key> = txn
+        .scan(&chunk(0), 9)
+        .unwrap()
+        .into_iter()
+        .map(|(k, _)| k)
+        .collect();
     assert_eq!(shown, [chunk(1), chunk(5)]);
     assert_holds(&*tablet.view(), 2, 10);
     drop(txn);
@@ -61,7 +66,7 @@ fn a_commit_brings_its_changes_and_its_mark_together(fixture: Fixture) {
     tablet.commit(&tablet.begin(), b"log 8").unwrap();
     assert_eq!(tablet.applied().unwrap(), "log 8");
     tablet.flush().unwrap();
-    drop((tablet, store));
+    drop((txn, tablet, store));
     let tablet = fixture.open().current();
     assert_eq!(tablet.applied().unwrap(), "log 8");
     assert_eq!(tablet.view().get(&Key::Head).unwrap().unwrap(), "head");
@@ -92,7 +97,10 @@ fn a_reader_never_sees_half_a_commit(fixture: Fixture) {
                 let view = tablet.view();
                 let first = view.get(&chunk(0)).unwrap().unwrap();
                 for number in 1..8 {
-                    assert_eq!(view.get(&chunk(number)).unwrap().unwrap().len(), first.len());
+                    assert_eq!(
+                        view.get(&chunk(number)).unwrap().unwrap().len(),
+                        first.len()
+                    );
                 }
                 let all = view.scan(&chunk(0), 8).unwrap();
                 assert!(all.iter().all(|(_, value)| value.len() == first.len()));
@@ -125,7 +133,8 @@ fn any_key() -> impl Strategy<Value = Key> {
         (tenant.clone(), id.clone()).prop_map(|(t, id)| Key::Session(t, id)),
         (tenant.clone(), id.clone()).prop_map(|(t, id)| Key::Body(t, id)),
         (0..6_u8).prop_map(|byte| Key::Chunk(ChunkId([byte; 16]))),
-        (0..300_u64, tenant, id).prop_map(|(at, t, id)| Key::Due(UnixMillis(at), Due::Expire(t, id))),
+        (0..300_u64, tenant, id)
+            .prop_map(|(at, t, id)| Key::Due(UnixMillis(at), Due::Expire(t, id))),
     ]
 }
 
@@ -134,34 +143,44 @@ fn a_tablet_behaves_as_a_sorted_map(fixture: Fixture) {
     let tablet = store.current();
     let model = std::cell::RefCell::new(BTreeMap::<Key, Bytes>::new());
     let changes = prop::collection::vec((any_key(), prop::option::of(0..5000_usize)), 0..12);
-    let mut runner = TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
     // Every case goes on with the tablet of the case before.
-    let outcome = runner.run(&(changes, any_key(), 0..10_usize), |(changes, from, limit)| {
-        let mut txn = tablet.begin();
-        let mut model = model.borrow_mut();
-        for (key, change) in changes {
-            match change {
-                Some(length) => {
-                    let value = value(7, length);
-                    txn.put(key, value.clone());
-                    model.insert(key, value);
-                }
-                None => {
-                    txn.delete(key);
-                    model.remove(&key);
+    let outcome = runner.run(
+        &(changes, any_key(), 0..10_usize),
+        |(changes, from, limit)| {
+            let mut txn = tablet.begin();
+            let mut model = model.borrow_mut();
+            for (key, change) in changes {
+                match change {
+                    Some(length) => {
+                        let value = value(7, length);
+                        txn.put(key, value.clone());
+                        model.insert(key, value);
+                    }
+                    None => {
+                        txn.delete(key);
+                        model.remove(&key);
+                    }
                 }
             }
-        }
-        let same = |key: &Key| discriminant(key) == discriminant(&from);
-        let range = model.range(from..).take_while(|(key, _)| same(key)).take(limit);
-        let expected: Vec<(Key, Bytes)> = range.map(|(k, v)| (*k, v.clone())).collect();
-        prop_assert_eq!(&txn.scan(&from, limit).unwrap(), &expected);
-        tablet.commit(&txn, b"mark").unwrap();
-        let view = tablet.view();
-        prop_assert_eq!(&view.scan(&from, limit).unwrap(), &expected);
-        prop_assert_eq!(view.get(&from).unwrap().as_ref(), model.get(&from));
-        Ok(())
-    });
+            let same = |key: &Key| discriminant(key) == discriminant(&from);
+            let range = model
+                .range(from..)
+                .take_while(|(key, _)| same(key))
+                .take(limit);
+            let expected: Vec<(Key, Bytes)> = range.map(|(k, v)| (*k, v.clone())).collect();
+            prop_assert_eq!(&txn.scan(&from, limit).unwrap(), &expected);
+            tablet.commit(&txn, b"mark").unwrap();
+            let view = tablet.view();
+            prop_assert_eq!(&view.scan(&from, limit).unwrap(), &expected);
+            prop_assert_eq!(view.get(&from).unwrap(), model.get(&from).cloned());
+            Ok(())
+        },
+    );
     outcome.unwrap();
 }
 
@@ -194,7 +213,10 @@ fn after_a_crash_mark_and_data_are_of_the_same_commit(mut fixture: Fixture) {
         let end = applied(&*store.current());
         // RocksDB may flush by itself between the two reads, so that more survives; never less.
         let promised = durable.map_or(0, |mark| number(&mark) + 1);
-        assert!(promised > begin && end >= promised && end <= begin + 150, "{begin} {promised} {end}");
+        assert!(
+            promised > begin && end >= promised && end <= begin + 150,
+            "{begin} {promised} {end}"
+        );
         assert_holds(&*store.current().view(), end, 1500);
         undone += begin + 150 - end;
     }
@@ -212,7 +234,9 @@ fn number(mark: &Bytes) -> u32 {
 fn what_a_crash_would_undo_is_known_and_bounded(fixture: Fixture) {
     let store = fixture.open();
     let tablets = [store.current()];
-    let policy = FlushPolicy { limit_bytes: 50_000 };
+    let policy = FlushPolicy {
+        limit_bytes: 50_000,
+    };
     for number in 0..200 {
         commit(&tablets[0], number..number + 1, 1000);
         policy.run(&tablets).unwrap();
@@ -225,8 +249,16 @@ fn what_a_crash_would_undo_is_known_and_bounded(fixture: Fixture) {
 }
 
 fn the_tablet_with_the_oldest_unflushed_commit_is_flushed_first(fixture: Fixture) {
-    let one = fixture.engine.open(fixture.disk.path(), 1).unwrap().current();
-    let two = fixture.engine.open(fixture.disk.path(), 2).unwrap().current();
+    let one = fixture
+        .engine
+        .open(fixture.disk.path(), 1)
+        .unwrap()
+        .current();
+    let two = fixture
+        .engine
+        .open(fixture.disk.path(), 2)
+        .unwrap()
+        .current();
     commit(&two, 0..1, 500);
     commit(&one, 0..1, 5000);
     let tablets = [Arc::clone(&one), Arc::clone(&two)];
@@ -248,7 +280,10 @@ fn large_and_small_and_empty_values_come_back(fixture: Fixture) {
     tablet.commit(&txn, b"m").unwrap();
     for _ in 0..2 {
         for (number, length) in (0..).zip(lengths) {
-            assert_eq!(tablet.view().get(&chunk(number)).unwrap(), Some(value(number, length)));
+            assert_eq!(
+                tablet.view().get(&chunk(number)).unwrap(),
+                Some(value(number, length))
+            );
         }
         tablet.flush().unwrap();
     }

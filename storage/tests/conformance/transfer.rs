@@ -25,9 +25,15 @@ fn a_checkpoint_holds_its_commit_whatever_is_written_later(fixture: Fixture) {
     let checkpoint = store.checkpoint().unwrap();
     commit(&store.current(), 0..60, 10);
     store.current().flush().unwrap();
-    assert_eq!(checkpoint.applied().unwrap(), 29_u32.to_be_bytes().as_slice());
+    assert_eq!(
+        checkpoint.applied().unwrap(),
+        29_u32.to_be_bytes().as_slice()
+    );
     let snapshot = checkpoint.seal().unwrap();
-    assert_eq!(snapshot.manifest().applied.as_deref(), Some(29_u32.to_be_bytes().as_slice()));
+    assert_eq!(
+        snapshot.manifest().applied.as_deref(),
+        Some(29_u32.to_be_bytes().as_slice())
+    );
 
     let other = fixture.another();
     let target = other.open();
@@ -49,7 +55,9 @@ fn a_snapshot_makes_the_same_state_on_another_node(fixture: Fixture) {
     let other = fixture.another();
     let target = other.open();
     commit(&target.current(), 1000..1010, 50);
-    let mut receiver = target.receive(SnapshotManifest::decode(&bytes).unwrap()).unwrap();
+    let mut receiver = target
+        .receive(SnapshotManifest::decode(&bytes).unwrap())
+        .unwrap();
     let sent = send(&snapshot, &mut receiver, usize::MAX);
     assert!(sent <= snapshot.manifest().total_bytes());
     let tablet = target.install(&receiver).unwrap();
@@ -74,9 +82,16 @@ fn an_interrupted_arrival_goes_on_with_what_is_missing(mut fixture: Fixture) {
         let target = fixture.open();
         let mut receiver = target.receive(snapshot.manifest().clone()).unwrap();
         arrived += send(&snapshot, &mut receiver, 6);
-        let missing: u64 = receiver.missing().iter().map(|missing| missing.length).sum();
+        let missing: u64 = receiver
+            .missing()
+            .iter()
+            .map(|missing| missing.length)
+            .sum();
         assert!(missing <= total - arrived, "{missing} {total} {arrived}");
-        assert!(matches!(target.install(&receiver), Err(TabletError::Incomplete { .. })));
+        assert!(matches!(
+            target.install(&receiver),
+            Err(TabletError::Incomplete { .. })
+        ));
         drop((receiver, target));
         fixture.crash();
     }
@@ -101,7 +116,10 @@ fn a_damaged_piece_is_found_and_its_file_asked_for_again(fixture: Fixture) {
     assert_eq!(piece.len(), length);
     piece[length / 2] ^= 0x10;
     let found = receiver.write_at(first.file, 0, &piece);
-    assert!(matches!(found, Err(TabletError::Damaged { .. })), "{found:?}");
+    assert!(
+        matches!(found, Err(TabletError::Damaged { .. })),
+        "{found:?}"
+    );
     assert!(receiver.missing().contains(first));
     send(&snapshot, &mut receiver, usize::MAX);
     assert_holds(&*target.install(&receiver).unwrap().view(), 20, 3000);
@@ -116,17 +134,26 @@ fn an_incomplete_or_foreign_snapshot_is_refused(fixture: Fixture) {
     let target = fixture.open();
     commit(&target.current(), 0..3, 7);
     let receiver = target.receive(snapshot.manifest().clone()).unwrap();
-    assert!(matches!(target.install(&receiver), Err(TabletError::Incomplete { .. })));
+    assert!(matches!(
+        target.install(&receiver),
+        Err(TabletError::Incomplete { .. })
+    ));
     let another_group = fixture.engine.open(fixture.disk.path(), 5).unwrap();
     let refused = another_group.receive(snapshot.manifest().clone());
     assert!(matches!(refused, Err(TabletError::Refused { .. })));
     // A manifest that claims to be of another group does not help: the content says whose it is.
-    let lie = SnapshotManifest { group: 5, ..snapshot.manifest().clone() };
+    let lie = SnapshotManifest {
+        group: 5,
+        ..snapshot.manifest().clone()
+    };
     let mut receiver = another_group.receive(lie).unwrap();
     send(&snapshot, &mut receiver, usize::MAX);
     assert!(another_group.install(&receiver).is_err());
     // Nor one that claims another commit.
-    let lie = SnapshotManifest { applied: None, ..snapshot.manifest().clone() };
+    let lie = SnapshotManifest {
+        applied: None,
+        ..snapshot.manifest().clone()
+    };
     let mut receiver = target.receive(lie).unwrap();
     send(&snapshot, &mut receiver, usize::MAX);
     assert!(target.install(&receiver).unwrap_err().is_damage());
@@ -180,7 +207,10 @@ fn the_newest_snapshot_outlives_a_restart_and_a_held_one_its_successor(fixture: 
     commit(&store.current(), 10..20, 3000);
     drop(store.checkpoint().unwrap());
     let second = store.checkpoint().unwrap().seal().unwrap();
-    assert_eq!(store.snapshot().unwrap().manifest().id(), second.manifest().id());
+    assert_eq!(
+        store.snapshot().unwrap().manifest().id(),
+        second.manifest().id()
+    );
     let files = first.manifest().files.len();
     for file in 0..files {
         first.read_at(file, 0, 10).unwrap();
@@ -192,7 +222,14 @@ fn the_newest_snapshot_outlives_a_restart_and_a_held_one_its_successor(fixture: 
     if matches!(fixture.engine, StateEngine::RocksDb(_)) {
         let names = std::fs::read_dir(fixture.directory()).unwrap();
         let snapshots = names
-            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("snapshot-"))
+            .filter(|entry| {
+                entry
+                    .as_ref()
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with("snapshot-")
+            })
             .count();
         assert_eq!(snapshots, 1);
     }
@@ -217,7 +254,13 @@ fn a_removed_group_is_gone_and_can_be_made_again(fixture: Fixture) {
     store.checkpoint().unwrap().seal().unwrap();
     store.remove().unwrap();
     assert!(matches!(store.checkpoint(), Err(TabletError::Removed)));
-    assert!(fixture.engine.groups(fixture.disk.path()).unwrap().is_empty());
+    assert!(
+        fixture
+            .engine
+            .groups(fixture.disk.path())
+            .unwrap()
+            .is_empty()
+    );
     drop(store);
     let store = fixture.open();
     assert!(store.snapshot().is_none());
