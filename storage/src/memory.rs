@@ -101,8 +101,7 @@ impl Home for MemoryHome {
     }
 
     fn tablet(&self) -> Arc<dyn Tablet> {
-        let tablet = Arc::clone(&self.group.tablet.read());
-        tablet
+        Arc::<MemoryTablet>::clone(&self.group.tablet.read())
     }
 
     fn checkpoint(&self) -> Result<Draft, TabletError> {

@@ -135,8 +135,7 @@ impl Home for DiskHome {
     }
 
     fn tablet(&self) -> Arc<dyn Tablet> {
-        let tablet = Arc::clone(&self.tablet.read());
-        tablet
+        Arc::<RocksTablet>::clone(&self.tablet.read())
     }
 
     fn checkpoint(&self) -> Result<Draft, TabletError> {

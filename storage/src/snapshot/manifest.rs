@@ -82,6 +82,9 @@ impl SnapshotManifest {
     }
 
     /// The manifest as bytes.
+    ///
+    /// # Panics
+    /// When it exceeds the bounds of this file, which nothing that a store makes does.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let store = match self.store {

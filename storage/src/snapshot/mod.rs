@@ -1,7 +1,7 @@
 //! A replica's state on its way to another node: a manifest, files, and their arrival.
 //!
 //! - [`manifest`]: what a snapshot consists of; each file's length and hash.
-//! - [`place`]: where its files lie, on disk or in memory.
+//! - `place`: where its files lie, on disk or in memory.
 //! - [`receiver`]: the arriving side; goes on where it was interrupted.
 //!
 //! Guarantees: a snapshot is one commit of the tablet, whatever is written later; what arrives is used only when each

@@ -46,10 +46,7 @@ fn flip(path: &Path, at: usize) {
 
 /// Whether damage was found: at the open, by a read, or by a scrub. Panics when a wrong value was served.
 fn is_found(fixture: &Fixture) -> bool {
-    let store = match fixture
-        .engine
-        .open(fixture.disk.path(), crate::fixture::GROUP)
-    {
+    let store = match fixture.engine.open(&fixture.path(), crate::fixture::GROUP) {
         Ok(store) => store,
         Err(error) => {
             assert!(error.is_damage(), "{error}");
@@ -89,7 +86,7 @@ fn flips_are_found(extension: &str, least: usize) {
     for sample in 0..samples {
         // Its own engine: a block that another image left in the cache would hide the damage.
         let image = Fixture::rocksdb();
-        copy(fixture.disk.path(), image.disk.path());
+        copy(&fixture.path(), &image.path());
         let file = &tablet_files(&image, extension)[sample % files.len()];
         let size = usize::try_from(fs::metadata(file).unwrap().len()).unwrap();
         flip(file, size * sample / samples);
@@ -127,7 +124,7 @@ fn a_missing_table_is_found() {
     assert!(
         fixture
             .engine
-            .open(fixture.disk.path(), crate::fixture::GROUP)
+            .open(&fixture.path(), crate::fixture::GROUP)
             .is_err()
     );
 }
@@ -215,7 +212,7 @@ fn what_an_interrupted_install_left_is_ignored_and_removed() {
 fn an_install_that_was_pointed_to_stands_and_the_old_tablet_goes() {
     let source = filled();
     let snapshot = source.open().checkpoint().unwrap().seal().unwrap();
-    let mut fixture = Fixture::rocksdb();
+    let fixture = Fixture::rocksdb();
     let target = fixture.open();
     commit(&target.current(), 0..3, 7);
     target.current().flush().unwrap();
@@ -265,9 +262,7 @@ fn a_lost_or_damaged_pointer_is_damage_and_never_an_empty_group() {
             Some(text) => fs::write(&pointer, text).unwrap(),
             None => fs::remove_file(&pointer).unwrap(),
         }
-        let refused = fixture
-            .engine
-            .open(fixture.disk.path(), crate::fixture::GROUP);
+        let refused = fixture.engine.open(&fixture.path(), crate::fixture::GROUP);
         assert!(refused.unwrap_err().is_damage(), "{content:?}");
         assert!(names(&fixture).contains("tablet-1"));
     }

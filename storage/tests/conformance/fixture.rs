@@ -1,5 +1,6 @@
 //! A store of either kind, its crash, and small helpers to fill and read a tablet.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,9 @@ pub(crate) const GROUP: u32 = 0x8000_0001;
 /// A node's disk, and the engine of the process that runs on it.
 pub(crate) struct Fixture {
     pub(crate) engine: StateEngine,
-    pub(crate) disk: TempDir,
+    disk: RefCell<TempDir>,
+    /// Disks of processes that crashed; tablets may still be open in them.
+    crashed: RefCell<Vec<TempDir>>,
 }
 
 impl Fixture {
@@ -31,14 +34,16 @@ impl Fixture {
         };
         Self {
             engine: StateEngine::rocksdb(config).unwrap(),
-            disk: TempDir::new().unwrap(),
+            disk: RefCell::new(TempDir::new().unwrap()),
+            crashed: RefCell::default(),
         }
     }
 
     pub(crate) fn memory() -> Self {
         Self {
             engine: StateEngine::memory(),
-            disk: TempDir::new().unwrap(),
+            disk: RefCell::new(TempDir::new().unwrap()),
+            crashed: RefCell::default(),
         }
     }
 
@@ -51,24 +56,28 @@ impl Fixture {
     }
 
     pub(crate) fn open(&self) -> TabletStore {
-        self.engine.open(self.disk.path(), GROUP).unwrap()
+        self.engine.open(&self.path(), GROUP).unwrap()
     }
 
     /// What a kill of the process leaves on the disk, while the process that was killed is still looking on.
-    pub(crate) fn crash(&mut self) {
+    pub(crate) fn crash(&self) {
         match &self.engine {
             StateEngine::RocksDb(_) => {
                 let image = TempDir::new().unwrap();
-                copy(self.disk.path(), image.path());
-                // The old directory is left to the tablets that are still open in it.
-                let _still_open = std::mem::replace(&mut self.disk, image).keep();
+                copy(&self.path(), image.path());
+                let old = self.disk.replace(image);
+                self.crashed.borrow_mut().push(old);
             }
             StateEngine::Memory(disk) => disk.crash(),
         }
     }
 
+    pub(crate) fn path(&self) -> PathBuf {
+        self.disk.borrow().path().to_owned()
+    }
+
     pub(crate) fn directory(&self) -> PathBuf {
-        self.disk.path().join(format!("{GROUP:08x}"))
+        self.path().join(format!("{GROUP:08x}"))
     }
 }
 
@@ -150,10 +159,10 @@ pub(crate) fn send(from: &Snapshot, to: &mut SnapshotReceiver, pieces: usize) ->
 macro_rules! for_both_stores {
     ($($name:ident),+ $(,)?) => {
         mod rocksdb {
-            $(#[test] fn $name() { super::$name($crate::fixture::Fixture::rocksdb()); })+
+            $(#[test] fn $name() { super::$name(&$crate::fixture::Fixture::rocksdb()); })+
         }
         mod memory {
-            $(#[test] fn $name() { super::$name($crate::fixture::Fixture::memory()); })+
+            $(#[test] fn $name() { super::$name(&$crate::fixture::Fixture::memory()); })+
         }
     };
 }

@@ -30,7 +30,7 @@ for_both_stores!(
     large_and_small_and_empty_values_come_back,
 );
 
-fn a_transaction_shows_its_changes_to_itself_alone(fixture: Fixture) {
+fn a_transaction_shows_its_changes_to_itself_alone(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     commit(&tablet, 0..2, 10);
@@ -53,7 +53,7 @@ fn a_transaction_shows_its_changes_to_itself_alone(fixture: Fixture) {
     assert_eq!(tablet.applied().unwrap(), 1_u32.to_be_bytes().as_slice());
 }
 
-fn a_commit_brings_its_changes_and_its_mark_together(fixture: Fixture) {
+fn a_commit_brings_its_changes_and_its_mark_together(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     assert_eq!(tablet.applied(), None);
@@ -72,7 +72,7 @@ fn a_commit_brings_its_changes_and_its_mark_together(fixture: Fixture) {
     assert_eq!(tablet.view().get(&Key::Head).unwrap().unwrap(), "head");
 }
 
-fn a_view_shows_one_commit_however_many_follow(fixture: Fixture) {
+fn a_view_shows_one_commit_however_many_follow(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     commit(&tablet, 0..10, 3000);
@@ -85,7 +85,7 @@ fn a_view_shows_one_commit_however_many_follow(fixture: Fixture) {
     assert_holds(&*tablet.view(), 29, 100);
 }
 
-fn a_reader_never_sees_half_a_commit(fixture: Fixture) {
+fn a_reader_never_sees_half_a_commit(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     commit(&tablet, 0..8, 100);
@@ -115,7 +115,7 @@ fn a_reader_never_sees_half_a_commit(fixture: Fixture) {
     });
 }
 
-fn a_second_writer_is_refused(fixture: Fixture) {
+fn a_second_writer_is_refused(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     let late = tablet.begin();
@@ -138,7 +138,7 @@ fn any_key() -> impl Strategy<Value = Key> {
     ]
 }
 
-fn a_tablet_behaves_as_a_sorted_map(fixture: Fixture) {
+fn a_tablet_behaves_as_a_sorted_map(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     let model = std::cell::RefCell::new(BTreeMap::<Key, Bytes>::new());
@@ -184,7 +184,7 @@ fn a_tablet_behaves_as_a_sorted_map(fixture: Fixture) {
     outcome.unwrap();
 }
 
-fn a_clean_reopen_keeps_what_was_flushed(fixture: Fixture) {
+fn a_clean_reopen_keeps_what_was_flushed(fixture: &Fixture) {
     let store = fixture.open();
     commit(&store.current(), 0..50, 3000);
     store.current().flush().unwrap();
@@ -194,7 +194,7 @@ fn a_clean_reopen_keeps_what_was_flushed(fixture: Fixture) {
     assert_eq!(verify(&*store.current()).unwrap().damaged, 0);
 }
 
-fn after_a_crash_mark_and_data_are_of_the_same_commit(mut fixture: Fixture) {
+fn after_a_crash_mark_and_data_are_of_the_same_commit(fixture: &Fixture) {
     let mut undone = 0;
     for round in 0..4_u32 {
         let store = fixture.open();
@@ -231,7 +231,7 @@ fn number(mark: &Bytes) -> u32 {
     u32::from_be_bytes(mark[..].try_into().unwrap())
 }
 
-fn what_a_crash_would_undo_is_known_and_bounded(fixture: Fixture) {
+fn what_a_crash_would_undo_is_known_and_bounded(fixture: &Fixture) {
     let store = fixture.open();
     let tablets = [store.current()];
     let policy = FlushPolicy {
@@ -248,17 +248,9 @@ fn what_a_crash_would_undo_is_known_and_bounded(fixture: Fixture) {
     assert_eq!(tablets[0].durable_applied().unwrap(), tablets[0].applied());
 }
 
-fn the_tablet_with_the_oldest_unflushed_commit_is_flushed_first(fixture: Fixture) {
-    let one = fixture
-        .engine
-        .open(fixture.disk.path(), 1)
-        .unwrap()
-        .current();
-    let two = fixture
-        .engine
-        .open(fixture.disk.path(), 2)
-        .unwrap()
-        .current();
+fn the_tablet_with_the_oldest_unflushed_commit_is_flushed_first(fixture: &Fixture) {
+    let one = fixture.engine.open(&fixture.path(), 1).unwrap().current();
+    let two = fixture.engine.open(&fixture.path(), 2).unwrap().current();
     commit(&two, 0..1, 500);
     commit(&one, 0..1, 5000);
     let tablets = [Arc::clone(&one), Arc::clone(&two)];
@@ -266,10 +258,10 @@ fn the_tablet_with_the_oldest_unflushed_commit_is_flushed_first(fixture: Fixture
     assert_eq!(policy.choose(&tablets).unwrap().unwrap().group(), 2);
     assert_eq!(policy.run(&tablets).unwrap(), 2);
     assert!(policy.choose(&tablets).unwrap().is_none());
-    assert_eq!(fixture.engine.groups(fixture.disk.path()).unwrap(), [1, 2]);
+    assert_eq!(fixture.engine.groups(&fixture.path()).unwrap(), [1, 2]);
 }
 
-fn large_and_small_and_empty_values_come_back(fixture: Fixture) {
+fn large_and_small_and_empty_values_come_back(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     let lengths = [0, 1, 2042, 2043, 2044, 2047, 2048, 2049, 300_000, 1_100_000];

@@ -19,7 +19,7 @@ for_both_stores!(
     a_removed_group_is_gone_and_can_be_made_again,
 );
 
-fn a_checkpoint_holds_its_commit_whatever_is_written_later(fixture: Fixture) {
+fn a_checkpoint_holds_its_commit_whatever_is_written_later(fixture: &Fixture) {
     let store = fixture.open();
     commit(&store.current(), 0..30, 3000);
     let checkpoint = store.checkpoint().unwrap();
@@ -43,7 +43,7 @@ fn a_checkpoint_holds_its_commit_whatever_is_written_later(fixture: Fixture) {
     assert_holds(&*store.current().view(), 60, 10);
 }
 
-fn a_snapshot_makes_the_same_state_on_another_node(fixture: Fixture) {
+fn a_snapshot_makes_the_same_state_on_another_node(fixture: &Fixture) {
     let store = fixture.open();
     commit(&store.current(), 0..40, 20);
     commit(&store.current(), 40..60, 100_000);
@@ -70,7 +70,7 @@ fn a_snapshot_makes_the_same_state_on_another_node(fixture: Fixture) {
     assert_holds(&*target.current().view(), 81, 20);
 }
 
-fn an_interrupted_arrival_goes_on_with_what_is_missing(mut fixture: Fixture) {
+fn an_interrupted_arrival_goes_on_with_what_is_missing(fixture: &Fixture) {
     let source = fixture.another();
     let store = source.open();
     commit(&store.current(), 0..50, 10_000);
@@ -102,7 +102,7 @@ fn an_interrupted_arrival_goes_on_with_what_is_missing(mut fixture: Fixture) {
     assert_holds(&*target.install(&receiver).unwrap().view(), 50, 10_000);
 }
 
-fn a_damaged_piece_is_found_and_its_file_asked_for_again(fixture: Fixture) {
+fn a_damaged_piece_is_found_and_its_file_asked_for_again(fixture: &Fixture) {
     let source = fixture.another();
     let store = source.open();
     commit(&store.current(), 0..20, 3000);
@@ -125,7 +125,7 @@ fn a_damaged_piece_is_found_and_its_file_asked_for_again(fixture: Fixture) {
     assert_holds(&*target.install(&receiver).unwrap().view(), 20, 3000);
 }
 
-fn an_incomplete_or_foreign_snapshot_is_refused(fixture: Fixture) {
+fn an_incomplete_or_foreign_snapshot_is_refused(fixture: &Fixture) {
     let source = fixture.another();
     let store = source.open();
     commit(&store.current(), 0..20, 3000);
@@ -138,7 +138,7 @@ fn an_incomplete_or_foreign_snapshot_is_refused(fixture: Fixture) {
         target.install(&receiver),
         Err(TabletError::Incomplete { .. })
     ));
-    let another_group = fixture.engine.open(fixture.disk.path(), 5).unwrap();
+    let another_group = fixture.engine.open(&fixture.path(), 5).unwrap();
     let refused = another_group.receive(snapshot.manifest().clone());
     assert!(matches!(refused, Err(TabletError::Refused { .. })));
     // A manifest that claims to be of another group does not help: the content says whose it is.
@@ -160,7 +160,7 @@ fn an_incomplete_or_foreign_snapshot_is_refused(fixture: Fixture) {
     assert_holds(&*target.current().view(), 3, 7);
 }
 
-fn a_piece_out_of_order_is_refused(fixture: Fixture) {
+fn a_piece_out_of_order_is_refused(fixture: &Fixture) {
     let source = fixture.another();
     let store = source.open();
     commit(&store.current(), 0..5, 3000);
@@ -179,7 +179,7 @@ fn a_piece_out_of_order_is_refused(fixture: Fixture) {
     target.install(&receiver).unwrap();
 }
 
-fn an_install_leaves_old_views_valid_and_is_there_after_a_crash(mut fixture: Fixture) {
+fn an_install_leaves_old_views_valid_and_is_there_after_a_crash(fixture: &Fixture) {
     let source = fixture.another();
     let store = source.open();
     commit(&store.current(), 0..20, 3000);
@@ -199,7 +199,7 @@ fn an_install_leaves_old_views_valid_and_is_there_after_a_crash(mut fixture: Fix
     drop((target, old));
 }
 
-fn the_newest_snapshot_outlives_a_restart_and_a_held_one_its_successor(fixture: Fixture) {
+fn the_newest_snapshot_outlives_a_restart_and_a_held_one_its_successor(fixture: &Fixture) {
     let store = fixture.open();
     assert!(store.snapshot().is_none());
     commit(&store.current(), 0..10, 3000);
@@ -235,7 +235,7 @@ fn the_newest_snapshot_outlives_a_restart_and_a_held_one_its_successor(fixture: 
     }
 }
 
-fn an_empty_tablet_has_a_snapshot_too(fixture: Fixture) {
+fn an_empty_tablet_has_a_snapshot_too(fixture: &Fixture) {
     let source = fixture.another();
     let snapshot = source.open().checkpoint().unwrap().seal().unwrap();
     assert_eq!(snapshot.manifest().applied, None);
@@ -248,19 +248,13 @@ fn an_empty_tablet_has_a_snapshot_too(fixture: Fixture) {
     assert_eq!(tablet.applied(), None);
 }
 
-fn a_removed_group_is_gone_and_can_be_made_again(fixture: Fixture) {
+fn a_removed_group_is_gone_and_can_be_made_again(fixture: &Fixture) {
     let store = fixture.open();
     commit(&store.current(), 0..10, 3000);
     store.checkpoint().unwrap().seal().unwrap();
     store.remove().unwrap();
     assert!(matches!(store.checkpoint(), Err(TabletError::Removed)));
-    assert!(
-        fixture
-            .engine
-            .groups(fixture.disk.path())
-            .unwrap()
-            .is_empty()
-    );
+    assert!(fixture.engine.groups(&fixture.path()).unwrap().is_empty());
     drop(store);
     let store = fixture.open();
     assert!(store.snapshot().is_none());
