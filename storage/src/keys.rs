@@ -171,8 +171,7 @@ impl Reader<'_> {
     }
 
     fn tenant(&mut self) -> Option<TenantId> {
-        self.take()
-            .map(|bytes| TenantId(u32::from_be_bytes(bytes)))
+        self.take().map(|bytes| TenantId(u32::from_be_bytes(bytes)))
     }
 
     fn slot(&mut self) -> Option<Slot> {
@@ -314,21 +313,39 @@ mod tests {
             (Key::Secret(tenant, id), format!("05{who}")),
             (Key::ChunkInfo(chunk), format!("06{chunk_hex}")),
             (Key::Chunk(chunk), format!("07{chunk_hex}")),
-            (Key::Idempotency(tenant, slot, hash), format!("08{place}{hash_hex}")),
+            (
+                Key::Idempotency(tenant, slot, hash),
+                format!("08{place}{hash_hex}"),
+            ),
             (Key::SessionCount(tenant), "0901020304".to_owned()),
             (Key::IdempotencyCount(tenant, slot), format!("0a{place}")),
             (Key::LooseChunkBytes(tenant), "0b01020304".to_owned()),
-            (Key::Due(at, Due::Expire(tenant, id)), format!("{when}01{who}")),
-            (Key::Due(at, Due::Purge(tenant, id)), format!("{when}02{who}")),
-            (Key::Due(at, Due::Tombstone(tenant, id)), format!("{when}03{who}")),
+            (
+                Key::Due(at, Due::Expire(tenant, id)),
+                format!("{when}01{who}"),
+            ),
+            (
+                Key::Due(at, Due::Purge(tenant, id)),
+                format!("{when}02{who}"),
+            ),
+            (
+                Key::Due(at, Due::Tombstone(tenant, id)),
+                format!("{when}03{who}"),
+            ),
             (
                 Key::Due(at, Due::Idempotency(tenant, slot, hash)),
                 format!("{when}04{place}{hash_hex}"),
             ),
-            (Key::Due(at, Due::Chunk(chunk)), format!("{when}05{chunk_hex}")),
+            (
+                Key::Due(at, Due::Chunk(chunk)),
+                format!("{when}05{chunk_hex}"),
+            ),
         ];
         for (key, expected) in golden {
-            let hex: String = encode(&key).iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex: String = encode(&key)
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
             assert_eq!(hex, expected, "{key:?}");
         }
     }

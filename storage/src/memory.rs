@@ -70,8 +70,12 @@ impl MemoryDisk {
             })
         });
         let snapshot = group.snapshot.lock().clone();
-        let snapshot = snapshot.map(|(manifest, files)| (0, Snapshot::new(manifest, Place::Memory(files), None)));
-        let home = MemoryHome { disk: self.clone(), group: Arc::clone(group) };
+        let snapshot = snapshot
+            .map(|(manifest, files)| (0, Snapshot::new(manifest, Place::Memory(files), None)));
+        let home = MemoryHome {
+            disk: self.clone(),
+            group: Arc::clone(group),
+        };
         (home, snapshot)
     }
 }
@@ -97,8 +101,7 @@ impl Home for MemoryHome {
     }
 
     fn tablet(&self) -> Arc<dyn Tablet> {
-        let tablet = Arc::clone(&self.group.tablet.read());
-        tablet
+        Arc::<MemoryTablet>::clone(&self.group.tablet.read())
     }
 
     fn checkpoint(&self) -> Result<Draft, TabletError> {
@@ -141,7 +144,9 @@ impl Home for MemoryHome {
         let dump = dump.ok_or(TabletError::Incomplete { files: 1 })?;
         let contents = load(&dump, self.group.number)?;
         if contents.applied != manifest.applied {
-            return Err(TabletError::damaged("the snapshot holds another commit than it says"));
+            return Err(TabletError::damaged(
+                "the snapshot holds another commit than it says",
+            ));
         }
         let odometer = self.disk.0.odometer.clone();
         let tablet = MemoryTablet::new(self.group.number, odometer, contents);
@@ -149,7 +154,10 @@ impl Home for MemoryHome {
         files.lock().insert(file.name.clone(), dump);
         *self.group.snapshot.lock() = Some((manifest.clone(), Arc::clone(&files)));
         *self.group.tablet.write() = Arc::new(tablet);
-        Ok((self.number(), Snapshot::new(manifest.clone(), Place::Memory(files), None)))
+        Ok((
+            self.number(),
+            Snapshot::new(manifest.clone(), Place::Memory(files), None),
+        ))
     }
 
     fn remove(&self) -> Result<(), TabletError> {
@@ -213,7 +221,9 @@ fn prune(versions: &mut Versions, horizon: u64) -> bool {
         .unwrap_or(0);
     versions.drain(..hidden);
     !matches!(versions.as_slice(), [] | [(_, None)])
-        || versions.first().is_some_and(|(commit, _)| *commit > horizon)
+        || versions
+            .first()
+            .is_some_and(|(commit, _)| *commit > horizon)
 }
 
 impl std::fmt::Debug for MemoryTablet {
@@ -233,10 +243,16 @@ impl MemoryTablet {
             now: 0,
             applied: contents.applied.clone(),
             ledger: Ledger::new(odometer, 0),
-            flushed: Flushed { applied: contents.applied, ..Flushed::default() },
+            flushed: Flushed {
+                applied: contents.applied,
+                ..Flushed::default()
+            },
             views: Mutex::default(),
         };
-        Self { group, shared: Arc::new(RwLock::new(shared)) }
+        Self {
+            group,
+            shared: Arc::new(RwLock::new(shared)),
+        }
     }
 
     /// A view, and the commit that it shows.
@@ -246,15 +262,19 @@ impl MemoryTablet {
             *shared.views.lock().entry(shared.now).or_default() += 1;
             shared.now
         };
-        let view = MemoryView { shared: Arc::clone(&self.shared), moment };
+        let view = MemoryView {
+            shared: Arc::clone(&self.shared),
+            moment,
+        };
         (Arc::new(view), moment)
     }
 
     fn durable_copy(&self, odometer: &Odometer) -> Self {
         let shared = self.shared.read();
-        let values = shared.values.iter().filter_map(|(key, versions)| {
-            Some((*key, at(versions, shared.flushed.at)?.clone()))
-        });
+        let values = shared
+            .values
+            .iter()
+            .filter_map(|(key, versions)| Some((*key, at(versions, shared.flushed.at)?.clone())));
         let contents = Contents {
             values: values.collect(),
             applied: shared.flushed.applied.clone(),
@@ -341,12 +361,18 @@ impl Tablet for MemoryTablet {
     fn scrub(&self, _from: &ScrubCursor, _max_bytes: u64) -> Result<ScrubStep, TabletError> {
         // Memory keeps no checksums: it is not a disk.
         let values = wide(self.shared.read().values.len());
-        Ok(ScrubStep { values, ..ScrubStep::default() })
+        Ok(ScrubStep {
+            values,
+            ..ScrubStep::default()
+        })
     }
 
     fn stats(&self) -> TabletStats {
         let shared = self.shared.read();
-        TabletStats { keys: wide(shared.values.len()), ..TabletStats::default() }
+        TabletStats {
+            keys: wide(shared.values.len()),
+            ..TabletStats::default()
+        }
     }
 }
 
@@ -372,7 +398,9 @@ impl StateRead for MemoryView {
     fn get(&self, key: &Key) -> Result<Option<Bytes>, StateError> {
         let shared = self.shared.read();
         let versions = shared.values.get(key);
-        Ok(versions.and_then(|versions| at(versions, self.moment)).cloned())
+        Ok(versions
+            .and_then(|versions| at(versions, self.moment))
+            .cloned())
     }
 
     fn scan(&self, from: &Key, limit: usize) -> Result<Vec<(Key, Bytes)>, StateError> {
@@ -380,9 +408,8 @@ impl StateRead for MemoryView {
         let shared = self.shared.read();
         let range = shared.values.range(*from..);
         let same = range.take_while(|(key, _)| discriminant(*key) == kind);
-        let shown = same.filter_map(|(key, versions)| {
-            Some((*key, at(versions, self.moment)?.clone()))
-        });
+        let shown =
+            same.filter_map(|(key, versions)| Some((*key, at(versions, self.moment)?.clone())));
         Ok(shown.take(limit).collect())
     }
 }
@@ -411,7 +438,8 @@ fn load(mut dump: &[u8], group: u32) -> Result<Contents, TabletError> {
         let key = rest.split_at_checked(usize::from(u16::from_le_bytes(*head)));
         let (key, rest) = key.ok_or_else(cut)?;
         let (stored, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
-        let value = format::open(key, stored).map_err(|bad| TabletError::damaged(bad.to_string()))?;
+        let value =
+            format::open(key, stored).map_err(|bad| TabletError::damaged(bad.to_string()))?;
         let value = Bytes::copy_from_slice(value);
         if key == keys::IDENTITY {
             identity = Some(value);

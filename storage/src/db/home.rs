@@ -121,7 +121,9 @@ impl DiskHome {
         let opened = RocksTablet::open(&self.engine, tablet, self.group)?;
         verify(&opened)?;
         if opened.applied() != manifest.applied {
-            return Err(TabletError::damaged("the snapshot holds another commit than it says"));
+            return Err(TabletError::damaged(
+                "the snapshot holds another commit than it says",
+            ));
         }
         Ok(opened)
     }
@@ -133,8 +135,7 @@ impl Home for DiskHome {
     }
 
     fn tablet(&self) -> Arc<dyn Tablet> {
-        let tablet = Arc::clone(&self.tablet.read());
-        tablet
+        Arc::<RocksTablet>::clone(&self.tablet.read())
     }
 
     fn checkpoint(&self) -> Result<Draft, TabletError> {
@@ -182,20 +183,25 @@ impl Home for DiskHome {
         let tablet_dir = self.directory.join(format!("{TABLET}{number}"));
         let snapshot_dir = self.directory.join(format!("{SNAPSHOT_DIR}{number}"));
         let files = snapshot_dir.join(FILES);
-        let prepared = self.build(&tablet_dir, manifest, staging).and_then(|tablet| {
-            make_dir(&snapshot_dir)?;
-            lay_out(&files, manifest, staging)?;
-            put_file(&snapshot_dir, SNAPSHOT, &manifest.encode())?;
-            sync_path(&self.directory)?;
-            write_pointer(&self.directory, number)?;
-            Ok(tablet)
-        });
+        let prepared = self
+            .build(&tablet_dir, manifest, staging)
+            .and_then(|tablet| {
+                make_dir(&snapshot_dir)?;
+                lay_out(&files, manifest, staging)?;
+                put_file(&snapshot_dir, SNAPSHOT, &manifest.encode())?;
+                sync_path(&self.directory)?;
+                write_pointer(&self.directory, number)?;
+                Ok(tablet)
+            });
         match prepared {
             Ok(tablet) => {
                 let old = std::mem::replace(&mut *self.tablet.write(), Arc::new(tablet));
                 old.doom();
                 let files = Place::Disk(files);
-                Ok((number, Snapshot::new(manifest.clone(), files, Some(snapshot_dir))))
+                Ok((
+                    number,
+                    Snapshot::new(manifest.clone(), files, Some(snapshot_dir)),
+                ))
             }
             Err(error) => {
                 // A pointer whose write failed late may name the new tablet after a crash: then it must still be there.
@@ -235,7 +241,8 @@ fn first_tablet(
 ) -> Result<RocksTablet, TabletError> {
     let first = format!("{TABLET}1");
     let state = |name: &&String| name.starts_with(TABLET) || name.starts_with(SNAPSHOT_DIR);
-    let lost = || TabletError::damaged(format!("{} is missing in {}", CURRENT, directory.display()));
+    let lost =
+        || TabletError::damaged(format!("{} is missing in {}", CURRENT, directory.display()));
     if entries.iter().filter(state).any(|name| *name != first) {
         return Err(lost());
     }
@@ -258,7 +265,11 @@ fn first_tablet(
 }
 
 /// Makes a directory with a snapshot's files: tables and blobs are linked (nobody changes them), others copied.
-fn lay_out(directory: &Path, manifest: &SnapshotManifest, staging: &Path) -> Result<(), TabletError> {
+fn lay_out(
+    directory: &Path,
+    manifest: &SnapshotManifest,
+    staging: &Path,
+) -> Result<(), TabletError> {
     make_dir(directory)?;
     for file in &manifest.files {
         let (from, to) = (staging.join(staged(file)), directory.join(&file.name));
@@ -320,7 +331,8 @@ fn read_snapshot(directory: &Path, group: u32) -> Result<Option<Snapshot>, Table
             return Ok(None);
         }
     }
-    Ok((manifest.group == group).then(|| Snapshot::new(manifest, files, Some(directory.to_owned()))))
+    Ok((manifest.group == group)
+        .then(|| Snapshot::new(manifest, files, Some(directory.to_owned()))))
 }
 
 fn number_of(name: &str, prefix: &str) -> Option<u64> {

@@ -40,7 +40,9 @@ struct Handle {
 
 impl Handle {
     fn db(&self) -> &DB {
-        self.db.as_ref().expect("a database is open until its handle is dropped")
+        self.db
+            .as_ref()
+            .expect("a database is open until its handle is dropped")
     }
 
     /// Opens a stored value; counts damage.
@@ -119,7 +121,9 @@ impl StateRead for RocksView {
         let mut out = Vec::new();
         while out.len() < limit {
             let Some((key, stored)) = iterator.item() else {
-                iterator.status().map_err(|error| handle.failed(&start, &error))?;
+                iterator
+                    .status()
+                    .map_err(|error| handle.failed(&start, &error))?;
                 break;
             };
             let value = Bytes::copy_from_slice(handle.open(key, stored)?);
@@ -155,7 +159,11 @@ impl std::fmt::Debug for RocksTablet {
 
 impl RocksTablet {
     /// Makes an empty tablet in a directory that does not exist.
-    pub(crate) fn create(engine: &RocksEngine, path: &Path, group: u32) -> Result<Self, TabletError> {
+    pub(crate) fn create(
+        engine: &RocksEngine,
+        path: &Path,
+        group: u32,
+    ) -> Result<Self, TabletError> {
         let db = DB::open(&engine.options(true), path)
             .map_err(|error| TabletError::rocksdb("creation of a tablet", &error))?;
         let identity = format::seal(&keys::IDENTITY, &group.to_be_bytes());

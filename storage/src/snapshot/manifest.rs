@@ -23,8 +23,9 @@ pub const MAX_NAME_BYTES: usize = 128;
 pub const MAX_MANIFEST_BYTES: usize = 16 * 1024 * 1024;
 
 const HASH_BYTES: usize = 32;
-const _: () =
-    assert!(MAX_FILES * (MAX_NAME_BYTES + 2 + 8 + HASH_BYTES) + MAX_APPLIED_BYTES + 64 < MAX_MANIFEST_BYTES);
+const _: () = assert!(
+    MAX_FILES * (MAX_NAME_BYTES + 2 + 8 + HASH_BYTES) + MAX_APPLIED_BYTES + 64 < MAX_MANIFEST_BYTES
+);
 
 /// What kind of store made a snapshot; only the same kind can install it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,9 @@ impl SnapshotManifest {
     }
 
     /// The manifest as bytes.
+    ///
+    /// # Panics
+    /// When it exceeds the bounds of this file, which nothing that a store makes does.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let store = match self.store {
@@ -175,7 +179,12 @@ impl<'a> Reader<'a> {
         for _ in 0..count {
             files.push(self.file()?);
         }
-        Some(SnapshotManifest { store, group, applied, files })
+        Some(SnapshotManifest {
+            store,
+            group,
+            applied,
+            files,
+        })
     }
 
     fn file(&mut self) -> Option<FileEntry> {
@@ -209,10 +218,18 @@ mod tests {
     use proptest::prelude::*;
 
     fn any_manifest() -> impl Strategy<Value = SnapshotManifest> {
-        let files = prop::collection::btree_map("[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,20}", any::<(u64, [u8; 32])>(), 0..6);
+        let files = prop::collection::btree_map(
+            "[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,20}",
+            any::<(u64, [u8; 32])>(),
+            0..6,
+        );
         (any::<bool>(), any::<u32>(), any::<Option<Vec<u8>>>(), files).prop_map(
             |(memory, group, applied, files)| SnapshotManifest {
-                store: if memory { StoreKind::Memory } else { StoreKind::RocksDb },
+                store: if memory {
+                    StoreKind::Memory
+                } else {
+                    StoreKind::RocksDb
+                },
                 group,
                 applied: applied.map(Bytes::from),
                 files: files
@@ -230,11 +247,11 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_or_a_cut_is_refused(manifest in any_manifest(), at: prop::sample::Index, bit in 0..8) {
+        fn a_flipped_bit_or_a_cut_is_refused(manifest in any_manifest(), at: prop::sample::Index, bit in 0..8_u32) {
             let mut bytes = manifest.encode().to_vec();
             let at = at.index(bytes.len());
             prop_assert!(SnapshotManifest::decode(&bytes[..at]).is_err());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1_u8 << bit;
             prop_assert!(SnapshotManifest::decode(&bytes).is_err());
         }
 
@@ -249,10 +266,18 @@ mod tests {
 
     #[test]
     fn a_name_that_could_mean_another_place_is_refused() {
-        for name in ["", ".", "..", "../x", "a/b", "/etc", ".hidden", "a\0b", "a b", "ä"] {
+        for name in [
+            "", ".", "..", "../x", "a/b", "/etc", ".hidden", "a\0b", "a b", "ä",
+        ] {
             assert!(!is_plain(name), "{name:?}");
         }
-        for name in ["CURRENT", "MANIFEST-000004", "000012.sst", "000013.blob", "dump"] {
+        for name in [
+            "CURRENT",
+            "MANIFEST-000004",
+            "000012.sst",
+            "000013.blob",
+            "dump",
+        ] {
             assert!(is_plain(name), "{name:?}");
         }
     }
@@ -263,9 +288,15 @@ mod tests {
             store: StoreKind::RocksDb,
             group: 0x8001_0002,
             applied: Some(Bytes::from_static(b"m")),
-            files: vec![FileEntry { name: "a".to_owned(), length: 5, hash: [7; 32] }],
+            files: vec![FileEntry {
+                name: "a".to_owned(),
+                length: 5,
+                hash: [7; 32],
+            }],
         };
-        let mut golden = vec![1, 1, 2, 0, 1, 0x80, 2, 0, 0, 0, b'm', 1, 0, 0, 0, 1, 0, b'a', 5, 0, 0, 0, 0, 0, 0, 0];
+        let mut golden = vec![
+            1, 1, 2, 0, 1, 0x80, 2, 0, 0, 0, b'm', 1, 0, 0, 0, 1, 0, b'a', 5, 0, 0, 0, 0, 0, 0, 0,
+        ];
         golden.extend_from_slice(&[7; 32]);
         golden.extend_from_slice(&crc32c::crc32c(&golden).to_le_bytes());
         assert_eq!(manifest.encode(), golden);

@@ -1,7 +1,7 @@
 //! A replica's state on its way to another node: a manifest, files, and their arrival.
 //!
 //! - [`manifest`]: what a snapshot consists of; each file's length and hash.
-//! - [`place`]: where its files lie, on disk or in memory.
+//! - `place`: where its files lie, on disk or in memory.
 //! - [`receiver`]: the arriving side; goes on where it was interrupted.
 //!
 //! Guarantees: a snapshot is one commit of the tablet, whatever is written later; what arrives is used only when each
@@ -41,9 +41,17 @@ impl std::fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    pub(crate) fn new(manifest: SnapshotManifest, files: Place, directory: Option<PathBuf>) -> Self {
+    pub(crate) fn new(
+        manifest: SnapshotManifest,
+        files: Place,
+        directory: Option<PathBuf>,
+    ) -> Self {
         let doomed = directory.map(|path| (AtomicBool::new(false), path));
-        Self { manifest, files, doomed }
+        Self {
+            manifest,
+            files,
+            doomed,
+        }
     }
 
     /// What it consists of.

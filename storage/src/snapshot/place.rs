@@ -31,7 +31,12 @@ pub(crate) enum Place {
 
 impl Place {
     /// Up to `limit` bytes of a file.
-    pub(crate) fn read_at(&self, name: &str, offset: u64, limit: usize) -> Result<Bytes, TabletError> {
+    pub(crate) fn read_at(
+        &self,
+        name: &str,
+        offset: u64,
+        limit: usize,
+    ) -> Result<Bytes, TabletError> {
         match self {
             Self::Disk(directory) => {
                 let path = directory.join(name);
@@ -56,7 +61,9 @@ impl Place {
             Self::Memory(files) => {
                 let files = files.lock();
                 let content = files.get(name).ok_or_else(|| absent(name))?;
-                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+                let start = usize::try_from(offset)
+                    .unwrap_or(usize::MAX)
+                    .min(content.len());
                 let end = start.saturating_add(limit).min(content.len());
                 Ok(Bytes::copy_from_slice(&content[start..end]))
             }
@@ -174,7 +181,9 @@ impl Place {
             let limit = usize::try_from(length - offset).unwrap_or(usize::MAX);
             let piece = self.read_at(name, offset, limit.min(MAX_PIECE_BYTES))?;
             if piece.is_empty() {
-                return Err(TabletError::damaged(format!("{name} is shorter than it was")));
+                return Err(TabletError::damaged(format!(
+                    "{name} is shorter than it was"
+                )));
             }
             hasher.update(&piece);
             offset += wide(piece.len());
@@ -203,7 +212,10 @@ pub(crate) fn sync_path(path: &Path) -> Result<(), TabletError> {
 
 /// Makes a file with this content, or replaces it, so that a crash leaves the old one or the new one.
 pub(crate) fn put_file(directory: &Path, name: &str, content: &[u8]) -> Result<(), TabletError> {
-    let (path, draft) = (directory.join(name), directory.join(format!("{name}.draft")));
+    let (path, draft) = (
+        directory.join(name),
+        directory.join(format!("{name}.draft")),
+    );
     fs::write(&draft, content).map_err(|error| TabletError::io("write", &draft, &error))?;
     sync_path(&draft)?;
     fs::rename(&draft, &path).map_err(|error| TabletError::io("rename", &draft, &error))?;

@@ -37,7 +37,9 @@ struct Arriving {
 
 impl std::fmt::Debug for SnapshotReceiver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("SnapshotReceiver").field(&self.manifest).finish()
+        f.debug_tuple("SnapshotReceiver")
+            .field(&self.manifest)
+            .finish()
     }
 }
 
@@ -54,11 +56,20 @@ impl SnapshotReceiver {
                 staging.remove(&name)?;
             }
         }
-        let mut receiver = Self { manifest, staging, arriving: BTreeMap::new() };
+        let mut receiver = Self {
+            manifest,
+            staging,
+            arriving: BTreeMap::new(),
+        };
         // Two files with the same content are one staged file, and one transfer.
         let mut seen = BTreeSet::new();
         for file in 0..receiver.manifest.files.len() {
-            if receiver.manifest.files.get(file).is_some_and(|entry| seen.insert(entry.hash)) {
+            if receiver
+                .manifest
+                .files
+                .get(file)
+                .is_some_and(|entry| seen.insert(entry.hash))
+            {
                 receiver.resume(file)?;
             }
         }
@@ -151,15 +162,22 @@ impl SnapshotReceiver {
     }
 
     fn finish(&mut self, file: usize) -> Result<(), TabletError> {
-        let (Some(entry), Some(arriving)) = (self.manifest.files.get(file), self.arriving.get_mut(&file))
+        let (Some(entry), Some(arriving)) =
+            (self.manifest.files.get(file), self.arriving.get_mut(&file))
         else {
             return Ok(());
         };
         let part = partial(entry);
         if *arriving.hasher.finalize().as_bytes() != entry.hash {
-            *arriving = Arriving { length: 0, hasher: blake3::Hasher::new() };
+            *arriving = Arriving {
+                length: 0,
+                hasher: blake3::Hasher::new(),
+            };
             self.staging.remove(&part)?;
-            return Err(TabletError::damaged(format!("{} as it arrived", entry.name)));
+            return Err(TabletError::damaged(format!(
+                "{} as it arrived",
+                entry.name
+            )));
         }
         self.staging.sync(&part)?;
         self.staging.rename(&part, &staged(entry))?;

@@ -164,12 +164,36 @@ mod tests {
         one.committed(100_000);
         other.committed(10);
         one.committed(100_000);
-        assert_eq!(one.unflushed(0), Unflushed { bytes: 200_000, oldest: Some(0) });
-        assert_eq!(other.unflushed(500), Unflushed { bytes: 10, oldest: Some(100_000) });
-        assert_eq!(one.unflushed(100_000), Unflushed { bytes: 100_000, oldest: Some(100_010) });
+        assert_eq!(
+            one.unflushed(0),
+            Unflushed {
+                bytes: 200_000,
+                oldest: Some(0)
+            }
+        );
+        assert_eq!(
+            other.unflushed(500),
+            Unflushed {
+                bytes: 10,
+                oldest: Some(100_000)
+            }
+        );
+        assert_eq!(
+            one.unflushed(100_000),
+            Unflushed {
+                bytes: 100_000,
+                oldest: Some(100_010)
+            }
+        );
         assert_eq!(one.unflushed(200_000), Unflushed::default());
         one.committed(1);
-        assert_eq!(one.unflushed(200_000), Unflushed { bytes: 1, oldest: Some(200_010) });
+        assert_eq!(
+            one.unflushed(200_000),
+            Unflushed {
+                bytes: 1,
+                oldest: Some(200_010)
+            }
+        );
     }
 
     #[test]

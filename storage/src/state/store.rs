@@ -113,7 +113,11 @@ pub(crate) trait Home: Send + Sync + std::fmt::Debug {
     /// Where arriving files lie.
     fn staging(&self) -> Result<Place, TabletError>;
     /// Makes what has arrived the current tablet and a snapshot.
-    fn install(&self, manifest: &SnapshotManifest, staging: &Place) -> Result<(u64, Snapshot), TabletError>;
+    fn install(
+        &self,
+        manifest: &SnapshotManifest,
+        staging: &Place,
+    ) -> Result<(u64, Snapshot), TabletError>;
     /// Removes everything.
     fn remove(&self) -> Result<(), TabletError>;
 }
@@ -144,7 +148,11 @@ impl Inner {
     fn adopt(&self, number: u64, snapshot: Snapshot) -> Arc<Snapshot> {
         let snapshot = Arc::new(snapshot);
         let mut state = self.state.lock();
-        if state.snapshot.as_ref().is_some_and(|(newest, _)| *newest > number) {
+        if state
+            .snapshot
+            .as_ref()
+            .is_some_and(|(newest, _)| *newest > number)
+        {
             snapshot.doom();
             return snapshot;
         }
@@ -176,7 +184,10 @@ impl TabletStore {
     #[must_use]
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         let state = self.0.state.lock();
-        state.snapshot.as_ref().map(|(_, snapshot)| Arc::clone(snapshot))
+        state
+            .snapshot
+            .as_ref()
+            .map(|(_, snapshot)| Arc::clone(snapshot))
     }
 
     /// A point-in-time copy of the current tablet, for the cost of a flush: the files are linked. It holds the last commit.
@@ -198,7 +209,9 @@ impl TabletStore {
     pub fn receive(&self, manifest: SnapshotManifest) -> Result<SnapshotReceiver, TabletError> {
         self.0.check()?;
         if manifest.group != self.0.group || manifest.store != self.0.home.kind() {
-            return Err(TabletError::refused("it is of another group or kind of store"));
+            return Err(TabletError::refused(
+                "it is of another group or kind of store",
+            ));
         }
         SnapshotReceiver::new(manifest, self.0.home.staging()?)
     }
@@ -265,7 +278,10 @@ impl Checkpoint {
     /// # Panics
     /// Never: a checkpoint has its files until it is sealed.
     pub fn seal(mut self) -> Result<Arc<Snapshot>, TabletError> {
-        let draft = self.draft.as_ref().expect("a checkpoint has its files until it is sealed");
+        let draft = self
+            .draft
+            .as_ref()
+            .expect("a checkpoint has its files until it is sealed");
         let manifest = SnapshotManifest {
             store: self.store.home.kind(),
             group: self.store.group,
@@ -274,15 +290,27 @@ impl Checkpoint {
         };
         self.store.check()?;
         self.store.home.keep(draft, &manifest)?;
-        let Draft { number, files, directory, .. } =
-            self.draft.take().expect("a checkpoint has its files until it is sealed");
-        Ok(self.store.adopt(number, Snapshot::new(manifest, files, directory)))
+        let Draft {
+            number,
+            files,
+            directory,
+            ..
+        } = self
+            .draft
+            .take()
+            .expect("a checkpoint has its files until it is sealed");
+        Ok(self
+            .store
+            .adopt(number, Snapshot::new(manifest, files, directory)))
     }
 }
 
 impl Drop for Checkpoint {
     fn drop(&mut self) {
-        if let Some(Draft { directory: Some(directory), .. }) = self.draft.take()
+        if let Some(Draft {
+            directory: Some(directory),
+            ..
+        }) = self.draft.take()
             && let Err(error) = std::fs::remove_dir_all(&directory)
         {
             // The next start removes it.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use model::state::{StateError, StateRead};
+use model::state::StateError;
 use storage::keys;
 use storage::state::verify;
 
@@ -46,7 +46,7 @@ fn flip(path: &Path, at: usize) {
 
 /// Whether damage was found: at the open, by a read, or by a scrub. Panics when a wrong value was served.
 fn is_found(fixture: &Fixture) -> bool {
-    let store = match fixture.engine.open(fixture.disk.path(), crate::fixture::GROUP) {
+    let store = match fixture.engine.open(&fixture.path(), crate::fixture::GROUP) {
         Ok(store) => store,
         Err(error) => {
             assert!(error.is_damage(), "{error}");
@@ -84,9 +84,9 @@ fn flips_are_found(extension: &str, least: usize) {
     let mut found = 0;
     let samples = 24;
     for sample in 0..samples {
-        let mut image = Fixture::rocksdb();
-        image.engine = fixture.engine.clone();
-        copy(fixture.disk.path(), image.disk.path());
+        // Its own engine: a block that another image left in the cache would hide the damage.
+        let image = Fixture::rocksdb();
+        copy(&fixture.path(), &image.path());
         let file = &tablet_files(&image, extension)[sample % files.len()];
         let size = usize::try_from(fs::metadata(file).unwrap().len()).unwrap();
         flip(file, size * sample / samples);
@@ -121,7 +121,12 @@ fn a_truncated_file_is_found() {
 fn a_missing_table_is_found() {
     let fixture = filled();
     fs::remove_file(tablet_files(&fixture, "sst").pop().unwrap()).unwrap();
-    assert!(fixture.engine.open(fixture.disk.path(), crate::fixture::GROUP).is_err());
+    assert!(
+        fixture
+            .engine
+            .open(&fixture.path(), crate::fixture::GROUP)
+            .is_err()
+    );
 }
 
 /// Writes past the storage layer, as a fault of memory would before RocksDB's own checksum is made.
@@ -158,10 +163,17 @@ fn a_snapshot_with_such_a_value_is_not_installed() {
     drop(receiver);
     // What arrived is gone: the next one begins anew.
     let receiver = target.receive(snapshot.manifest().clone()).unwrap();
-    let missing: u64 = receiver.missing().iter().map(|missing| missing.length).sum();
+    let missing: u64 = receiver
+        .missing()
+        .iter()
+        .map(|missing| missing.length)
+        .sum();
     assert!(missing > 0);
     let left = names(&fixture);
-    assert!(left.is_subset(&set(&["CURRENT", "tablet-1", "staging"])), "{left:?}");
+    assert!(
+        left.is_subset(&set(&["CURRENT", "tablet-1", "staging"])),
+        "{left:?}"
+    );
 }
 
 fn names(fixture: &Fixture) -> BTreeSet<String> {
@@ -182,11 +194,17 @@ fn what_an_interrupted_install_left_is_ignored_and_removed() {
     copy(&directory.join("tablet-1"), &directory.join("tablet-7"));
     fs::create_dir_all(directory.join("tablet-8")).unwrap();
     fs::write(directory.join("tablet-8/CURRENT"), "half").unwrap();
-    copy(&directory.join("tablet-1"), &directory.join("snapshot-9/files"));
+    copy(
+        &directory.join("tablet-1"),
+        &directory.join("snapshot-9/files"),
+    );
     fs::write(directory.join("CURRENT.draft"), "tablet-7").unwrap();
     let store = fixture.open();
     assert!(store.snapshot().is_none());
-    assert_eq!(store.current().view().get(&chunk(3)).unwrap(), Some(value(3, length(3))));
+    assert_eq!(
+        store.current().view().get(&chunk(3)).unwrap(),
+        Some(value(3, length(3)))
+    );
     assert_eq!(names(&fixture), set(&["CURRENT", "tablet-1"]));
 }
 
@@ -194,7 +212,7 @@ fn what_an_interrupted_install_left_is_ignored_and_removed() {
 fn an_install_that_was_pointed_to_stands_and_the_old_tablet_goes() {
     let source = filled();
     let snapshot = source.open().checkpoint().unwrap().seal().unwrap();
-    let mut fixture = Fixture::rocksdb();
+    let fixture = Fixture::rocksdb();
     let target = fixture.open();
     commit(&target.current(), 0..3, 7);
     target.current().flush().unwrap();
@@ -206,7 +224,10 @@ fn an_install_that_was_pointed_to_stands_and_the_old_tablet_goes() {
     assert!(names(&fixture).contains("tablet-1"));
     fixture.crash();
     let store = fixture.open();
-    assert_eq!(store.current().applied().unwrap(), (VALUES - 1).to_be_bytes().as_slice());
+    assert_eq!(
+        store.current().applied().unwrap(),
+        (VALUES - 1).to_be_bytes().as_slice()
+    );
     assert!(!names(&fixture).contains("tablet-1"));
     drop((old, target));
 }
@@ -228,14 +249,20 @@ fn a_replaced_tablet_goes_when_its_last_view_has_gone() {
 
 #[test]
 fn a_lost_or_damaged_pointer_is_damage_and_never_an_empty_group() {
-    for content in [None, Some(""), Some("tablet-1"), Some("tablet-1 00000000\n"), Some("tablet-9 ?")] {
+    for content in [
+        None,
+        Some(""),
+        Some("tablet-1"),
+        Some("tablet-1 00000000\n"),
+        Some("tablet-9 ?"),
+    ] {
         let fixture = filled();
         let pointer = fixture.directory().join("CURRENT");
         match content {
             Some(text) => fs::write(&pointer, text).unwrap(),
             None => fs::remove_file(&pointer).unwrap(),
         }
-        let refused = fixture.engine.open(fixture.disk.path(), crate::fixture::GROUP);
+        let refused = fixture.engine.open(&fixture.path(), crate::fixture::GROUP);
         assert!(refused.unwrap_err().is_damage(), "{content:?}");
         assert!(names(&fixture).contains("tablet-1"));
     }

@@ -1,5 +1,6 @@
 //! A store of either kind, its crash, and small helpers to fill and read a tablet.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,61 +14,75 @@ use storage::state::{StateEngine, Tablet, TabletStore};
 use tempfile::TempDir;
 
 /// The group of all tests.
-pub const GROUP: u32 = 0x8000_0001;
+pub(crate) const GROUP: u32 = 0x8000_0001;
 
 /// A node's disk, and the engine of the process that runs on it.
-pub struct Fixture {
-    pub engine: StateEngine,
-    pub disk: TempDir,
+pub(crate) struct Fixture {
+    pub(crate) engine: StateEngine,
+    disk: RefCell<TempDir>,
+    /// Disks of processes that crashed; tablets may still be open in them.
+    crashed: RefCell<Vec<TempDir>>,
 }
 
 impl Fixture {
-    pub fn rocksdb() -> Self {
+    pub(crate) fn rocksdb() -> Self {
         // A small memtable: RocksDB flushes by itself in the middle of a test.
         let config = StateConfig {
             memory_bytes: 8 * 1024 * 1024,
             memtable_bytes: 128 * 1024,
             ..StateConfig::default()
         };
-        Self { engine: StateEngine::rocksdb(config).unwrap(), disk: TempDir::new().unwrap() }
+        Self {
+            engine: StateEngine::rocksdb(config).unwrap(),
+            disk: RefCell::new(TempDir::new().unwrap()),
+            crashed: RefCell::default(),
+        }
     }
 
-    pub fn memory() -> Self {
-        Self { engine: StateEngine::memory(), disk: TempDir::new().unwrap() }
+    pub(crate) fn memory() -> Self {
+        Self {
+            engine: StateEngine::memory(),
+            disk: RefCell::new(TempDir::new().unwrap()),
+            crashed: RefCell::default(),
+        }
     }
 
     /// Another node with the same kind of store.
-    pub fn another(&self) -> Self {
+    pub(crate) fn another(&self) -> Self {
         match self.engine {
             StateEngine::RocksDb(_) => Self::rocksdb(),
             StateEngine::Memory(_) => Self::memory(),
         }
     }
 
-    pub fn open(&self) -> TabletStore {
-        self.engine.open(self.disk.path(), GROUP).unwrap()
+    pub(crate) fn open(&self) -> TabletStore {
+        self.engine.open(&self.path(), GROUP).unwrap()
     }
 
     /// What a kill of the process leaves on the disk, while the process that was killed is still looking on.
-    pub fn crash(&mut self) {
+    pub(crate) fn crash(&self) {
         match &self.engine {
             StateEngine::RocksDb(_) => {
                 let image = TempDir::new().unwrap();
-                copy(self.disk.path(), image.path());
-                // The old directory is left to the tablets that are still open in it.
-                let _still_open = std::mem::replace(&mut self.disk, image).keep();
+                copy(&self.path(), image.path());
+                let old = self.disk.replace(image);
+                self.crashed.borrow_mut().push(old);
             }
             StateEngine::Memory(disk) => disk.crash(),
         }
     }
 
-    pub fn directory(&self) -> PathBuf {
-        self.disk.path().join(format!("{GROUP:08x}"))
+    pub(crate) fn path(&self) -> PathBuf {
+        self.disk.borrow().path().to_owned()
+    }
+
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.path().join(format!("{GROUP:08x}"))
     }
 }
 
 /// Copies a directory with all below it.
-pub fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
@@ -80,22 +95,24 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-pub fn chunk(number: u32) -> Key {
+pub(crate) fn chunk(number: u32) -> Key {
     let mut id = [0; 16];
     id[..4].copy_from_slice(&number.to_be_bytes());
     Key::Chunk(ChunkId(id))
 }
 
 /// A value that does not compress, the same for the same number.
-pub fn value(number: u32, length: usize) -> Bytes {
+pub(crate) fn value(number: u32, length: usize) -> Bytes {
     let mut out = vec![0; length];
-    let mut reader = blake3::Hasher::new().update(&number.to_be_bytes()).finalize_xof();
+    let mut reader = blake3::Hasher::new()
+        .update(&number.to_be_bytes())
+        .finalize_xof();
     reader.fill(&mut out);
     Bytes::from(out)
 }
 
 /// Commits values of these numbers, all of this length; the mark is the last number.
-pub fn commit(tablet: &Arc<dyn Tablet>, numbers: std::ops::Range<u32>, length: usize) {
+pub(crate) fn commit(tablet: &Arc<dyn Tablet>, numbers: std::ops::Range<u32>, length: usize) {
     let mut txn = tablet.begin();
     let last = numbers.end - 1;
     for number in numbers {
@@ -105,16 +122,20 @@ pub fn commit(tablet: &Arc<dyn Tablet>, numbers: std::ops::Range<u32>, length: u
 }
 
 /// Asserts that exactly the values below `end` are there.
-pub fn assert_holds(view: &dyn StateRead, end: u32, length: usize) {
+pub(crate) fn assert_holds(view: &dyn StateRead, end: u32, length: usize) {
     for number in 0..end {
-        assert_eq!(view.get(&chunk(number)).unwrap(), Some(value(number, length)), "{number}");
+        assert_eq!(
+            view.get(&chunk(number)).unwrap(),
+            Some(value(number, length)),
+            "{number}"
+        );
     }
     let all = view.scan(&chunk(0), usize::MAX).unwrap();
     assert_eq!(all.len(), usize::try_from(end).unwrap());
 }
 
 /// Sends what is missing, in pieces; stops after `pieces`. Says how many bytes went.
-pub fn send(from: &Snapshot, to: &mut SnapshotReceiver, pieces: usize) -> u64 {
+pub(crate) fn send(from: &Snapshot, to: &mut SnapshotReceiver, pieces: usize) -> u64 {
     let mut sent = 0;
     let mut left = pieces;
     for missing in to.missing() {
@@ -138,10 +159,10 @@ pub fn send(from: &Snapshot, to: &mut SnapshotReceiver, pieces: usize) -> u64 {
 macro_rules! for_both_stores {
     ($($name:ident),+ $(,)?) => {
         mod rocksdb {
-            $(#[test] fn $name() { super::$name($crate::fixture::Fixture::rocksdb()); })+
+            $(#[test] fn $name() { super::$name(&$crate::fixture::Fixture::rocksdb()); })+
         }
         mod memory {
-            $(#[test] fn $name() { super::$name($crate::fixture::Fixture::memory()); })+
+            $(#[test] fn $name() { super::$name(&$crate::fixture::Fixture::memory()); })+
         }
     };
 }

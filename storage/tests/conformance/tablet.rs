@@ -30,7 +30,7 @@ for_both_stores!(
     large_and_small_and_empty_values_come_back,
 );
 
-fn a_transaction_shows_its_changes_to_itself_alone(fixture: Fixture) {
+fn a_transaction_shows_its_changes_to_itself_alone(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     commit(&tablet, 0..2, 10);
@@ -40,7 +40,12 @@ fn a_transaction_shows_its_changes_to_itself_alone(fixture: Fixture) {
     txn.delete(chunk(0));
     assert_eq!(txn.get(&chunk(0)).unwrap(), None);
     assert_eq!(txn.get(&chunk(1)).unwrap().unwrap(), "new");
-    let shown: Vec<Key> = txn.scan(&chunk(0), 9).unwrap().into_iter().map(|(k, _)| k).collect();
+    let shown: Vec<Key> = txn
+        .scan(&chunk(0), 9)
+        .unwrap()
+        .into_iter()
+        .map(|(k, _)| k)
+        .collect();
     assert_eq!(shown, [chunk(1), chunk(5)]);
     assert_holds(&*tablet.view(), 2, 10);
     drop(txn);
@@ -48,7 +53,7 @@ fn a_transaction_shows_its_changes_to_itself_alone(fixture: Fixture) {
     assert_eq!(tablet.applied().unwrap(), 1_u32.to_be_bytes().as_slice());
 }
 
-fn a_commit_brings_its_changes_and_its_mark_together(fixture: Fixture) {
+fn a_commit_brings_its_changes_and_its_mark_together(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     assert_eq!(tablet.applied(), None);
@@ -61,13 +66,13 @@ fn a_commit_brings_its_changes_and_its_mark_together(fixture: Fixture) {
     tablet.commit(&tablet.begin(), b"log 8").unwrap();
     assert_eq!(tablet.applied().unwrap(), "log 8");
     tablet.flush().unwrap();
-    drop((tablet, store));
+    drop((txn, tablet, store));
     let tablet = fixture.open().current();
     assert_eq!(tablet.applied().unwrap(), "log 8");
     assert_eq!(tablet.view().get(&Key::Head).unwrap().unwrap(), "head");
 }
 
-fn a_view_shows_one_commit_however_many_follow(fixture: Fixture) {
+fn a_view_shows_one_commit_however_many_follow(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     commit(&tablet, 0..10, 3000);
@@ -80,7 +85,7 @@ fn a_view_shows_one_commit_however_many_follow(fixture: Fixture) {
     assert_holds(&*tablet.view(), 29, 100);
 }
 
-fn a_reader_never_sees_half_a_commit(fixture: Fixture) {
+fn a_reader_never_sees_half_a_commit(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     commit(&tablet, 0..8, 100);
@@ -92,7 +97,10 @@ fn a_reader_never_sees_half_a_commit(fixture: Fixture) {
                 let view = tablet.view();
                 let first = view.get(&chunk(0)).unwrap().unwrap();
                 for number in 1..8 {
-                    assert_eq!(view.get(&chunk(number)).unwrap().unwrap().len(), first.len());
+                    assert_eq!(
+                        view.get(&chunk(number)).unwrap().unwrap().len(),
+                        first.len()
+                    );
                 }
                 let all = view.scan(&chunk(0), 8).unwrap();
                 assert!(all.iter().all(|(_, value)| value.len() == first.len()));
@@ -107,7 +115,7 @@ fn a_reader_never_sees_half_a_commit(fixture: Fixture) {
     });
 }
 
-fn a_second_writer_is_refused(fixture: Fixture) {
+fn a_second_writer_is_refused(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     let late = tablet.begin();
@@ -125,47 +133,58 @@ fn any_key() -> impl Strategy<Value = Key> {
         (tenant.clone(), id.clone()).prop_map(|(t, id)| Key::Session(t, id)),
         (tenant.clone(), id.clone()).prop_map(|(t, id)| Key::Body(t, id)),
         (0..6_u8).prop_map(|byte| Key::Chunk(ChunkId([byte; 16]))),
-        (0..300_u64, tenant, id).prop_map(|(at, t, id)| Key::Due(UnixMillis(at), Due::Expire(t, id))),
+        (0..300_u64, tenant, id)
+            .prop_map(|(at, t, id)| Key::Due(UnixMillis(at), Due::Expire(t, id))),
     ]
 }
 
-fn a_tablet_behaves_as_a_sorted_map(fixture: Fixture) {
+fn a_tablet_behaves_as_a_sorted_map(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     let model = std::cell::RefCell::new(BTreeMap::<Key, Bytes>::new());
     let changes = prop::collection::vec((any_key(), prop::option::of(0..5000_usize)), 0..12);
-    let mut runner = TestRunner::new(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() });
+    let mut runner = TestRunner::new(ProptestConfig {
+        cases: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
     // Every case goes on with the tablet of the case before.
-    let outcome = runner.run(&(changes, any_key(), 0..10_usize), |(changes, from, limit)| {
-        let mut txn = tablet.begin();
-        let mut model = model.borrow_mut();
-        for (key, change) in changes {
-            match change {
-                Some(length) => {
-                    let value = value(7, length);
-                    txn.put(key, value.clone());
-                    model.insert(key, value);
-                }
-                None => {
-                    txn.delete(key);
-                    model.remove(&key);
+    let outcome = runner.run(
+        &(changes, any_key(), 0..10_usize),
+        |(changes, from, limit)| {
+            let mut txn = tablet.begin();
+            let mut model = model.borrow_mut();
+            for (key, change) in changes {
+                match change {
+                    Some(length) => {
+                        let value = value(7, length);
+                        txn.put(key, value.clone());
+                        model.insert(key, value);
+                    }
+                    None => {
+                        txn.delete(key);
+                        model.remove(&key);
+                    }
                 }
             }
-        }
-        let same = |key: &Key| discriminant(key) == discriminant(&from);
-        let range = model.range(from..).take_while(|(key, _)| same(key)).take(limit);
-        let expected: Vec<(Key, Bytes)> = range.map(|(k, v)| (*k, v.clone())).collect();
-        prop_assert_eq!(&txn.scan(&from, limit).unwrap(), &expected);
-        tablet.commit(&txn, b"mark").unwrap();
-        let view = tablet.view();
-        prop_assert_eq!(&view.scan(&from, limit).unwrap(), &expected);
-        prop_assert_eq!(view.get(&from).unwrap().as_ref(), model.get(&from));
-        Ok(())
-    });
+            let same = |key: &Key| discriminant(key) == discriminant(&from);
+            let range = model
+                .range(from..)
+                .take_while(|(key, _)| same(key))
+                .take(limit);
+            let expected: Vec<(Key, Bytes)> = range.map(|(k, v)| (*k, v.clone())).collect();
+            prop_assert_eq!(&txn.scan(&from, limit).unwrap(), &expected);
+            tablet.commit(&txn, b"mark").unwrap();
+            let view = tablet.view();
+            prop_assert_eq!(&view.scan(&from, limit).unwrap(), &expected);
+            prop_assert_eq!(view.get(&from).unwrap(), model.get(&from).cloned());
+            Ok(())
+        },
+    );
     outcome.unwrap();
 }
 
-fn a_clean_reopen_keeps_what_was_flushed(fixture: Fixture) {
+fn a_clean_reopen_keeps_what_was_flushed(fixture: &Fixture) {
     let store = fixture.open();
     commit(&store.current(), 0..50, 3000);
     store.current().flush().unwrap();
@@ -175,7 +194,7 @@ fn a_clean_reopen_keeps_what_was_flushed(fixture: Fixture) {
     assert_eq!(verify(&*store.current()).unwrap().damaged, 0);
 }
 
-fn after_a_crash_mark_and_data_are_of_the_same_commit(mut fixture: Fixture) {
+fn after_a_crash_mark_and_data_are_of_the_same_commit(fixture: &Fixture) {
     let mut undone = 0;
     for round in 0..4_u32 {
         let store = fixture.open();
@@ -194,7 +213,10 @@ fn after_a_crash_mark_and_data_are_of_the_same_commit(mut fixture: Fixture) {
         let end = applied(&*store.current());
         // RocksDB may flush by itself between the two reads, so that more survives; never less.
         let promised = durable.map_or(0, |mark| number(&mark) + 1);
-        assert!(promised > begin && end >= promised && end <= begin + 150, "{begin} {promised} {end}");
+        assert!(
+            promised > begin && end >= promised && end <= begin + 150,
+            "{begin} {promised} {end}"
+        );
         assert_holds(&*store.current().view(), end, 1500);
         undone += begin + 150 - end;
     }
@@ -209,10 +231,12 @@ fn number(mark: &Bytes) -> u32 {
     u32::from_be_bytes(mark[..].try_into().unwrap())
 }
 
-fn what_a_crash_would_undo_is_known_and_bounded(fixture: Fixture) {
+fn what_a_crash_would_undo_is_known_and_bounded(fixture: &Fixture) {
     let store = fixture.open();
     let tablets = [store.current()];
-    let policy = FlushPolicy { limit_bytes: 50_000 };
+    let policy = FlushPolicy {
+        limit_bytes: 50_000,
+    };
     for number in 0..200 {
         commit(&tablets[0], number..number + 1, 1000);
         policy.run(&tablets).unwrap();
@@ -224,9 +248,9 @@ fn what_a_crash_would_undo_is_known_and_bounded(fixture: Fixture) {
     assert_eq!(tablets[0].durable_applied().unwrap(), tablets[0].applied());
 }
 
-fn the_tablet_with_the_oldest_unflushed_commit_is_flushed_first(fixture: Fixture) {
-    let one = fixture.engine.open(fixture.disk.path(), 1).unwrap().current();
-    let two = fixture.engine.open(fixture.disk.path(), 2).unwrap().current();
+fn the_tablet_with_the_oldest_unflushed_commit_is_flushed_first(fixture: &Fixture) {
+    let one = fixture.engine.open(&fixture.path(), 1).unwrap().current();
+    let two = fixture.engine.open(&fixture.path(), 2).unwrap().current();
     commit(&two, 0..1, 500);
     commit(&one, 0..1, 5000);
     let tablets = [Arc::clone(&one), Arc::clone(&two)];
@@ -234,10 +258,10 @@ fn the_tablet_with_the_oldest_unflushed_commit_is_flushed_first(fixture: Fixture
     assert_eq!(policy.choose(&tablets).unwrap().unwrap().group(), 2);
     assert_eq!(policy.run(&tablets).unwrap(), 2);
     assert!(policy.choose(&tablets).unwrap().is_none());
-    assert_eq!(fixture.engine.groups(fixture.disk.path()).unwrap(), [1, 2]);
+    assert_eq!(fixture.engine.groups(&fixture.path()).unwrap(), [1, 2]);
 }
 
-fn large_and_small_and_empty_values_come_back(fixture: Fixture) {
+fn large_and_small_and_empty_values_come_back(fixture: &Fixture) {
     let store = fixture.open();
     let tablet = store.current();
     let lengths = [0, 1, 2042, 2043, 2044, 2047, 2048, 2049, 300_000, 1_100_000];
@@ -248,7 +272,10 @@ fn large_and_small_and_empty_values_come_back(fixture: Fixture) {
     tablet.commit(&txn, b"m").unwrap();
     for _ in 0..2 {
         for (number, length) in (0..).zip(lengths) {
-            assert_eq!(tablet.view().get(&chunk(number)).unwrap(), Some(value(number, length)));
+            assert_eq!(
+                tablet.view().get(&chunk(number)).unwrap(),
+                Some(value(number, length))
+            );
         }
         tablet.flush().unwrap();
     }

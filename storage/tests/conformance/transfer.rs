@@ -19,15 +19,21 @@ for_both_stores!(
     a_removed_group_is_gone_and_can_be_made_again,
 );
 
-fn a_checkpoint_holds_its_commit_whatever_is_written_later(fixture: Fixture) {
+fn a_checkpoint_holds_its_commit_whatever_is_written_later(fixture: &Fixture) {
     let store = fixture.open();
     commit(&store.current(), 0..30, 3000);
     let checkpoint = store.checkpoint().unwrap();
     commit(&store.current(), 0..60, 10);
     store.current().flush().unwrap();
-    assert_eq!(checkpoint.applied().unwrap(), 29_u32.to_be_bytes().as_slice());
+    assert_eq!(
+        checkpoint.applied().unwrap(),
+        29_u32.to_be_bytes().as_slice()
+    );
     let snapshot = checkpoint.seal().unwrap();
-    assert_eq!(snapshot.manifest().applied.as_deref(), Some(29_u32.to_be_bytes().as_slice()));
+    assert_eq!(
+        snapshot.manifest().applied.as_deref(),
+        Some(29_u32.to_be_bytes().as_slice())
+    );
 
     let other = fixture.another();
     let target = other.open();
@@ -37,7 +43,7 @@ fn a_checkpoint_holds_its_commit_whatever_is_written_later(fixture: Fixture) {
     assert_holds(&*store.current().view(), 60, 10);
 }
 
-fn a_snapshot_makes_the_same_state_on_another_node(fixture: Fixture) {
+fn a_snapshot_makes_the_same_state_on_another_node(fixture: &Fixture) {
     let store = fixture.open();
     commit(&store.current(), 0..40, 20);
     commit(&store.current(), 40..60, 100_000);
@@ -49,7 +55,9 @@ fn a_snapshot_makes_the_same_state_on_another_node(fixture: Fixture) {
     let other = fixture.another();
     let target = other.open();
     commit(&target.current(), 1000..1010, 50);
-    let mut receiver = target.receive(SnapshotManifest::decode(&bytes).unwrap()).unwrap();
+    let mut receiver = target
+        .receive(SnapshotManifest::decode(&bytes).unwrap())
+        .unwrap();
     let sent = send(&snapshot, &mut receiver, usize::MAX);
     assert!(sent <= snapshot.manifest().total_bytes());
     let tablet = target.install(&receiver).unwrap();
@@ -62,7 +70,7 @@ fn a_snapshot_makes_the_same_state_on_another_node(fixture: Fixture) {
     assert_holds(&*target.current().view(), 81, 20);
 }
 
-fn an_interrupted_arrival_goes_on_with_what_is_missing(mut fixture: Fixture) {
+fn an_interrupted_arrival_goes_on_with_what_is_missing(fixture: &Fixture) {
     let source = fixture.another();
     let store = source.open();
     commit(&store.current(), 0..50, 10_000);
@@ -74,9 +82,16 @@ fn an_interrupted_arrival_goes_on_with_what_is_missing(mut fixture: Fixture) {
         let target = fixture.open();
         let mut receiver = target.receive(snapshot.manifest().clone()).unwrap();
         arrived += send(&snapshot, &mut receiver, 6);
-        let missing: u64 = receiver.missing().iter().map(|missing| missing.length).sum();
+        let missing: u64 = receiver
+            .missing()
+            .iter()
+            .map(|missing| missing.length)
+            .sum();
         assert!(missing <= total - arrived, "{missing} {total} {arrived}");
-        assert!(matches!(target.install(&receiver), Err(TabletError::Incomplete { .. })));
+        assert!(matches!(
+            target.install(&receiver),
+            Err(TabletError::Incomplete { .. })
+        ));
         drop((receiver, target));
         fixture.crash();
     }
@@ -87,7 +102,7 @@ fn an_interrupted_arrival_goes_on_with_what_is_missing(mut fixture: Fixture) {
     assert_holds(&*target.install(&receiver).unwrap().view(), 50, 10_000);
 }
 
-fn a_damaged_piece_is_found_and_its_file_asked_for_again(fixture: Fixture) {
+fn a_damaged_piece_is_found_and_its_file_asked_for_again(fixture: &Fixture) {
     let source = fixture.another();
     let store = source.open();
     commit(&store.current(), 0..20, 3000);
@@ -101,13 +116,16 @@ fn a_damaged_piece_is_found_and_its_file_asked_for_again(fixture: Fixture) {
     assert_eq!(piece.len(), length);
     piece[length / 2] ^= 0x10;
     let found = receiver.write_at(first.file, 0, &piece);
-    assert!(matches!(found, Err(TabletError::Damaged { .. })), "{found:?}");
+    assert!(
+        matches!(found, Err(TabletError::Damaged { .. })),
+        "{found:?}"
+    );
     assert!(receiver.missing().contains(first));
     send(&snapshot, &mut receiver, usize::MAX);
     assert_holds(&*target.install(&receiver).unwrap().view(), 20, 3000);
 }
 
-fn an_incomplete_or_foreign_snapshot_is_refused(fixture: Fixture) {
+fn an_incomplete_or_foreign_snapshot_is_refused(fixture: &Fixture) {
     let source = fixture.another();
     let store = source.open();
     commit(&store.current(), 0..20, 3000);
@@ -116,24 +134,33 @@ fn an_incomplete_or_foreign_snapshot_is_refused(fixture: Fixture) {
     let target = fixture.open();
     commit(&target.current(), 0..3, 7);
     let receiver = target.receive(snapshot.manifest().clone()).unwrap();
-    assert!(matches!(target.install(&receiver), Err(TabletError::Incomplete { .. })));
-    let another_group = fixture.engine.open(fixture.disk.path(), 5).unwrap();
+    assert!(matches!(
+        target.install(&receiver),
+        Err(TabletError::Incomplete { .. })
+    ));
+    let another_group = fixture.engine.open(&fixture.path(), 5).unwrap();
     let refused = another_group.receive(snapshot.manifest().clone());
     assert!(matches!(refused, Err(TabletError::Refused { .. })));
     // A manifest that claims to be of another group does not help: the content says whose it is.
-    let lie = SnapshotManifest { group: 5, ..snapshot.manifest().clone() };
+    let lie = SnapshotManifest {
+        group: 5,
+        ..snapshot.manifest().clone()
+    };
     let mut receiver = another_group.receive(lie).unwrap();
     send(&snapshot, &mut receiver, usize::MAX);
     assert!(another_group.install(&receiver).is_err());
     // Nor one that claims another commit.
-    let lie = SnapshotManifest { applied: None, ..snapshot.manifest().clone() };
+    let lie = SnapshotManifest {
+        applied: None,
+        ..snapshot.manifest().clone()
+    };
     let mut receiver = target.receive(lie).unwrap();
     send(&snapshot, &mut receiver, usize::MAX);
     assert!(target.install(&receiver).unwrap_err().is_damage());
     assert_holds(&*target.current().view(), 3, 7);
 }
 
-fn a_piece_out_of_order_is_refused(fixture: Fixture) {
+fn a_piece_out_of_order_is_refused(fixture: &Fixture) {
     let source = fixture.another();
     let store = source.open();
     commit(&store.current(), 0..5, 3000);
@@ -152,7 +179,7 @@ fn a_piece_out_of_order_is_refused(fixture: Fixture) {
     target.install(&receiver).unwrap();
 }
 
-fn an_install_leaves_old_views_valid_and_is_there_after_a_crash(mut fixture: Fixture) {
+fn an_install_leaves_old_views_valid_and_is_there_after_a_crash(fixture: &Fixture) {
     let source = fixture.another();
     let store = source.open();
     commit(&store.current(), 0..20, 3000);
@@ -172,7 +199,7 @@ fn an_install_leaves_old_views_valid_and_is_there_after_a_crash(mut fixture: Fix
     drop((target, old));
 }
 
-fn the_newest_snapshot_outlives_a_restart_and_a_held_one_its_successor(fixture: Fixture) {
+fn the_newest_snapshot_outlives_a_restart_and_a_held_one_its_successor(fixture: &Fixture) {
     let store = fixture.open();
     assert!(store.snapshot().is_none());
     commit(&store.current(), 0..10, 3000);
@@ -180,7 +207,10 @@ fn the_newest_snapshot_outlives_a_restart_and_a_held_one_its_successor(fixture: 
     commit(&store.current(), 10..20, 3000);
     drop(store.checkpoint().unwrap());
     let second = store.checkpoint().unwrap().seal().unwrap();
-    assert_eq!(store.snapshot().unwrap().manifest().id(), second.manifest().id());
+    assert_eq!(
+        store.snapshot().unwrap().manifest().id(),
+        second.manifest().id()
+    );
     let files = first.manifest().files.len();
     for file in 0..files {
         first.read_at(file, 0, 10).unwrap();
@@ -192,13 +222,20 @@ fn the_newest_snapshot_outlives_a_restart_and_a_held_one_its_successor(fixture: 
     if matches!(fixture.engine, StateEngine::RocksDb(_)) {
         let names = std::fs::read_dir(fixture.directory()).unwrap();
         let snapshots = names
-            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("snapshot-"))
+            .filter(|entry| {
+                entry
+                    .as_ref()
+                    .unwrap()
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with("snapshot-")
+            })
             .count();
         assert_eq!(snapshots, 1);
     }
 }
 
-fn an_empty_tablet_has_a_snapshot_too(fixture: Fixture) {
+fn an_empty_tablet_has_a_snapshot_too(fixture: &Fixture) {
     let source = fixture.another();
     let snapshot = source.open().checkpoint().unwrap().seal().unwrap();
     assert_eq!(snapshot.manifest().applied, None);
@@ -211,13 +248,13 @@ fn an_empty_tablet_has_a_snapshot_too(fixture: Fixture) {
     assert_eq!(tablet.applied(), None);
 }
 
-fn a_removed_group_is_gone_and_can_be_made_again(fixture: Fixture) {
+fn a_removed_group_is_gone_and_can_be_made_again(fixture: &Fixture) {
     let store = fixture.open();
     commit(&store.current(), 0..10, 3000);
     store.checkpoint().unwrap().seal().unwrap();
     store.remove().unwrap();
     assert!(matches!(store.checkpoint(), Err(TabletError::Removed)));
-    assert!(fixture.engine.groups(fixture.disk.path()).unwrap().is_empty());
+    assert!(fixture.engine.groups(&fixture.path()).unwrap().is_empty());
     drop(store);
     let store = fixture.open();
     assert!(store.snapshot().is_none());
