@@ -156,7 +156,7 @@ impl Inner {
         let budget = deadline.saturating_duration_since(Instant::now());
         let request = Request::Write(request.clone(), budget);
         match self.ask(links, to, request, deadline).await {
-            Ok(Reply::Written(reply)) => Ok(reply),
+            Ok(Reply::Written(reply)) => Ok(*reply),
             Ok(_) => Err(TryError::Unknown),
             Err(error) => Err(error.of_a_write()),
         }

@@ -47,7 +47,7 @@ impl Inner {
         match request {
             Request::Write(request, budget) => {
                 let reply = self.write_here(local, &request, until(budget)).await?;
-                Ok(Reply::Written(reply))
+                Ok(Reply::Written(Box::new(reply)))
             }
             Request::Read(request) => {
                 let deadline = until(request.timeout);

@@ -159,7 +159,7 @@ impl FakeGroup {
                 let applied = shard::apply(Arc::make_mut(&mut replica.state), entry)
                     .expect("a state in memory can be read");
                 replica.applied += 1;
-                told.push((replica.sink.clone(), applied.events));
+                told.push((Weak::clone(&replica.sink), applied.events));
                 outcomes.retain(|(other, _)| other != node);
                 outcomes.push((*node, applied.outcomes));
                 let index = u64::try_from(replica.applied).expect("logs of tests are short");
