@@ -60,10 +60,9 @@ impl Inner {
                 Ok(Reply::Counted(count))
             }
             Request::List(request) => {
-                let deadline = until(request.timeout);
-                Ok(Reply::Listed(
-                    self.part_here(local, request, deadline).await?,
-                ))
+                let timeout = request.timeout.min(self.config.barrier_timeout);
+                local.barrier(timeout).await?;
+                Ok(Reply::Listed(self.part_here(local, request).await?))
             }
         }
     }

@@ -123,7 +123,10 @@ impl Inner {
         let view = View::of(job.group);
         let now = job.group.log_time();
         let idempotency = job.request.idempotency.as_ref();
-        if let Some(outcome) = shard::decided(&view, job.who(), job.tag(), idempotency, now)? {
+        let (tenant, session) = job.who();
+        let record = Record::load(&view, tenant, session)?;
+        let place = (tenant, session, record.as_ref());
+        if let Some(outcome) = shard::decided(&view, place, job.tag(), idempotency, now)? {
             return self.ended(job, outcome, None).await;
         }
         if let WriteOp::Create(body) | WriteOp::CreateV1(body) = &job.request.op {
@@ -131,10 +134,8 @@ impl Inner {
             let change = self.new_session(job, body.0.clone(), v1).await?;
             return self.propose(job, change).await;
         }
-        let (tenant, session) = job.who();
-        let live = match Record::load(&view, tenant, session)? {
-            Some(Record::Live(live)) => live,
-            Some(Record::Tombstone(_)) | None => return Ok(Round::Refuse(Refused::NotFound)),
+        let Some(Record::Live(live)) = record else {
+            return Ok(Round::Refuse(Refused::NotFound));
         };
         if let Err(refused) = job.permits(live.version) {
             return Ok(Round::Refuse(refused));

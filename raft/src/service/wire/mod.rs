@@ -22,7 +22,7 @@ use crate::service::list::{Part, PartRequest};
 const FORMAT: u8 = 1;
 const PREFIX_BYTES: usize = 5;
 /// Most bytes of a body: the largest document, and what a gateway's conversion may add.
-const MAX_BODY_BYTES: usize = MAX_DOCUMENT_BYTES + 4 * 1024 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = MAX_DOCUMENT_BYTES + 4 * 1024 * 1024;
 
 /// What another node is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
