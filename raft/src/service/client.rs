@@ -9,14 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::limits::MAX_NOT_AFTER;
-use model::service::{Failure, WriteOp, WriteReply, WriteRequest};
+use model::service::{Failure, Refused, WriteOp, WriteReply, WriteRequest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::service::Inner;
 use crate::service::error::{RETRY_AFTER, TryError, Why};
 use crate::service::route::{Links, Target, pause};
-use crate::service::wire::{Reply, Request};
+use crate::service::wire::{MAX_BODY_BYTES, Reply, Request};
 
 /// Requests and bytes in flight.
 pub(super) struct Admission {
@@ -76,6 +76,9 @@ impl Inner {
             self.metrics.refused_busy.increment(1);
             return Err(busy());
         };
+        if body_bytes(&request.op) > MAX_BODY_BYTES {
+            return Err(Refused::TooLarge.into());
+        }
         let now = self.clock.now();
         request.not_after = request.not_after.min(now.plus(MAX_NOT_AFTER));
         let deadline = Instant::now() + request.not_after.since(now);
@@ -156,7 +159,7 @@ impl Inner {
         let budget = deadline.saturating_duration_since(Instant::now());
         let request = Request::Write(request.clone(), budget);
         match self.ask(links, to, request, deadline).await {
-            Ok(Reply::Written(reply)) => Ok(reply),
+            Ok(Reply::Written(reply)) => Ok(*reply),
             Ok(_) => Err(TryError::Unknown),
             Err(error) => Err(error.of_a_write()),
         }

@@ -95,7 +95,7 @@ pub(super) fn prepare(
 ) -> Prepared {
     let owner = Owner::session(tenant, session);
     let sealed_under = |kind| (kind, SESSION_KEY_ID);
-    let summary = seal::pack(codec::encode(&input.summary).to_vec());
+    let summary = seal::pack(Vec::from(codec::encode(&input.summary)));
     let summary = seal::seal_packed(&key.0, sealed_under(Kind::Summary), owner, &summary);
     let packed = seal::pack(input.sections.encode());
     let (body, chunks) = if packed.bytes.len() + OVERHEAD_BYTES <= MAX_INLINE_BYTES {
@@ -103,7 +103,7 @@ pub(super) fn prepare(
         (Body::Inline(Blob(sealed)), Vec::new())
     } else {
         let (manifest, chunks) = cut(tenant, &packed);
-        let manifest = zeroize::Zeroizing::new(codec::encode(&manifest).to_vec());
+        let manifest = zeroize::Zeroizing::new(Vec::from(codec::encode(&manifest)));
         let manifest = seal::seal(&key.0, sealed_under(Kind::Manifest), owner, &manifest);
         let ids = chunks.iter().map(|chunk| chunk.id).collect();
         let body = Body::Chunked {

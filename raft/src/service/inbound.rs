@@ -47,7 +47,7 @@ impl Inner {
         match request {
             Request::Write(request, budget) => {
                 let reply = self.write_here(local, &request, until(budget)).await?;
-                Ok(Reply::Written(reply))
+                Ok(Reply::Written(Box::new(reply)))
             }
             Request::Read(request) => {
                 let deadline = until(request.timeout);
@@ -60,10 +60,9 @@ impl Inner {
                 Ok(Reply::Counted(count))
             }
             Request::List(request) => {
-                let deadline = until(request.timeout);
-                Ok(Reply::Listed(
-                    self.part_here(local, request, deadline).await?,
-                ))
+                let timeout = request.timeout.min(self.config.barrier_timeout);
+                local.barrier(timeout).await?;
+                Ok(Reply::Listed(self.part_here(local, request).await?))
             }
         }
     }

@@ -61,7 +61,7 @@ impl Job<'_> {
 
 /// What one round came to.
 enum Round {
-    Done(WriteReply),
+    Done(Box<WriteReply>),
     /// Someone else was faster: read again.
     Again,
     /// "No", if the view was fresh.
@@ -108,7 +108,7 @@ impl Inner {
             }
             let left = Self::left(deadline)?;
             match self.round(&job).await? {
-                Round::Done(reply) => return Ok(reply),
+                Round::Done(reply) => return Ok(*reply),
                 Round::Again => self.metrics.races.increment(1),
                 Round::Refuse(refused) if fresh => return Err(refused.into()),
                 Round::Refuse(_) => {
@@ -123,7 +123,10 @@ impl Inner {
         let view = View::of(job.group);
         let now = job.group.log_time();
         let idempotency = job.request.idempotency.as_ref();
-        if let Some(outcome) = shard::decided(&view, job.who(), job.tag(), idempotency, now)? {
+        let (tenant, session) = job.who();
+        let record = Record::load(&view, tenant, session)?;
+        let place = (tenant, session, record.as_ref());
+        if let Some(outcome) = shard::decided(&view, place, job.tag(), idempotency, now)? {
             return self.ended(job, outcome, None).await;
         }
         if let WriteOp::Create(body) | WriteOp::CreateV1(body) = &job.request.op {
@@ -131,10 +134,8 @@ impl Inner {
             let change = self.new_session(job, body.0.clone(), v1).await?;
             return self.propose(job, change).await;
         }
-        let (tenant, session) = job.who();
-        let live = match Record::load(&view, tenant, session)? {
-            Some(Record::Live(live)) => live,
-            Some(Record::Tombstone(_)) | None => return Ok(Round::Refuse(Refused::NotFound)),
+        let Some(Record::Live(live)) = record else {
+            return Ok(Round::Refuse(Refused::NotFound));
         };
         if let Err(refused) = job.permits(live.version) {
             return Ok(Round::Refuse(refused));
@@ -161,7 +162,11 @@ impl Inner {
             Ok(content::prepare(&sealing, who, input))
         };
         let bytes = super::client::body_bytes(&job.request.op);
-        let prepared = self.work.run(bytes, work).await?.map_err(of_document)?;
+        let prepared = self
+            .work
+            .run(bytes, work)
+            .await?
+            .map_err(|error| of_document(&error))?;
         Ok(Change {
             prepared,
             key,
@@ -190,7 +195,12 @@ impl Inner {
             let (input, clean) = merge(&plain, &op, now)?;
             Ok((content::prepare(&plain.key, who, input), clean))
         };
-        match self.work.run(bytes, work).await?.map_err(of_document) {
+        match self
+            .work
+            .run(bytes, work)
+            .await?
+            .map_err(|error| of_document(&error))
+        {
             Ok((prepared, clean)) => Ok(Ok(Change {
                 prepared,
                 key,
@@ -286,27 +296,27 @@ impl Inner {
                 } else {
                     None
                 };
-                Ok(Round::Done(WriteReply {
+                Ok(Round::Done(Box::new(WriteReply {
                     session,
                     version,
                     stored,
                     clean: made.and_then(|(_, clean)| clean),
                     replayed,
-                }))
+                })))
             }
             Outcome::Deleted { session, replayed } => {
                 self.cache.remove(&(tenant, session));
-                Ok(Round::Done(WriteReply {
+                Ok(Round::Done(Box::new(WriteReply {
                     session,
                     version: deleted_version(job, session)
                         .map_err(|_applied_but_not_readable| TryError::Unknown)?,
                     stored: None,
                     clean: None,
                     replayed,
-                }))
+                })))
             }
             Outcome::Done { .. } => Err(TryError::Unknown),
-            Outcome::Rejected(rejection) => rejected(rejection),
+            Outcome::Rejected(rejection) => rejected(&rejection),
         }
     }
 
@@ -411,7 +421,7 @@ fn too_many() -> TryError {
     Refused::TooManyRequests { retry_after }.into()
 }
 
-fn rejected(rejection: Rejection) -> Result<Round, TryError> {
+fn rejected(rejection: &Rejection) -> Result<Round, TryError> {
     match rejection {
         Rejection::VersionMismatch { .. } => Ok(Round::Again),
         Rejection::NotFound => Err(Refused::NotFound.into()),
@@ -425,7 +435,7 @@ fn rejected(rejection: Rejection) -> Result<Round, TryError> {
     }
 }
 
-fn of_document(error: DocumentError) -> TryError {
+fn of_document(error: &DocumentError) -> TryError {
     match error {
         DocumentError::TooLarge { .. } => Refused::TooLarge.into(),
         DocumentError::Stored { .. } => TryError::Damaged,

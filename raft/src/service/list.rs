@@ -78,6 +78,13 @@ pub(super) struct Part {
     pub(super) more: bool,
 }
 
+/// How many live sessions a tenant has in a group, and whether the local replica was brought up to date to say so.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    live: u64,
+    here: bool,
+}
+
 impl Inner {
     /// See [`model::service::Sessions::list`].
     pub(super) async fn list(&self, request: &ListRequest) -> Result<ListReply, Failure> {
@@ -105,7 +112,11 @@ impl Inner {
             .after
             .map(|after| placement::group_of(after, shards));
         let mut page = ListReply {
-            total: if filtered { 0 } else { counts.iter().sum() },
+            total: if filtered {
+                0
+            } else {
+                counts.iter().map(|counted| counted.live).sum()
+            },
             ..ListReply::default()
         };
         if request.limit == 0 {
@@ -119,9 +130,9 @@ impl Inner {
             .iter()
             .position(|group| first.is_none_or(|first| first == *group))
             .unwrap_or(groups.len());
-        for (at, (group, live)) in groups.iter().zip(&counts).enumerate().skip(from) {
+        for (at, (group, counted)) in groups.iter().zip(&counts).enumerate().skip(from) {
             let after = request.after.filter(|_| at == from);
-            let live = usize::try_from(*live).unwrap_or(usize::MAX);
+            let live = usize::try_from(counted.live).unwrap_or(usize::MAX);
             if live == 0 || !filtered && after.is_none() && skip >= live {
                 skip -= if filtered { 0 } else { live };
                 continue;
@@ -137,7 +148,9 @@ impl Inner {
                 scan: scan + if filtered { 0 } else { skip.min(live) },
                 timeout: Self::left(deadline)?,
             };
-            let part = self.part(&links, *group, part, deadline).await?;
+            let part = self
+                .part(&links, (*group, *counted), part, deadline)
+                .await?;
             skip -= part.skipped;
             scan = scan.saturating_sub(part.scanned - if filtered { 0 } else { part.skipped });
             last = part.last.or(last);
@@ -146,7 +159,7 @@ impl Inner {
                 page.total += u64::try_from(matches).unwrap_or(u64::MAX);
             }
             page.sessions.extend(part.rows.into_iter().map(listed));
-            let later = counts[at + 1..].iter().any(|live| *live > 0);
+            let later = counts[at + 1..].iter().any(|counted| counted.live > 0);
             let full = page.sessions.len() >= limit || scan == 0;
             if part.more || full && later {
                 page.next = last;
@@ -163,16 +176,16 @@ impl Inner {
         group: GroupId,
         tenant: TenantId,
         deadline: Instant,
-    ) -> Result<u64, TryError> {
+    ) -> Result<Counted, TryError> {
         if let Some(local) = links.directory.local(group) {
             match self.count_here(&local, tenant, deadline).await {
                 Err(error) if error.may_retry() => {}
-                end => return end,
+                end => return end.map(|live| Counted { live, here: true }),
             }
         }
         let request = |timeout| Request::Count(tenant, timeout);
         match self.ask_some(links, group, request, deadline).await? {
-            Reply::Counted(count) => Ok(count),
+            Reply::Counted(live) => Ok(Counted { live, here: false }),
             _ => Err(TryError::NotReady(Why::NotUnderstood)),
         }
     }
@@ -191,13 +204,15 @@ impl Inner {
     async fn part(
         &self,
         links: &Links,
-        group: GroupId,
+        (group, counted): (GroupId, Counted),
         request: PartRequest,
         deadline: Instant,
     ) -> Result<Part, TryError> {
-        // The local replica was brought up to date when it was counted, or could not be: then it is asked again below.
-        if let Some(local) = links.directory.local(group) {
-            match self.part_here(&local, request.clone(), deadline).await {
+        // A local replica that was counted is up to date; one that could not be is not asked.
+        if counted.here
+            && let Some(local) = links.directory.local(group)
+        {
+            match self.part_here(&local, request.clone()).await {
                 Err(error) if error.may_retry() || error == TryError::Damaged => {}
                 end => return end,
             }
@@ -214,15 +229,12 @@ impl Inner {
         }
     }
 
-    /// A part from the replica on this node, after a barrier.
+    /// A part from the replica on this node, as it is: the caller has brought it up to date.
     pub(super) async fn part_here(
         &self,
         group: &Arc<dyn ShardGroup>,
         request: PartRequest,
-        deadline: Instant,
     ) -> Result<Part, TryError> {
-        let timeout = Self::left(deadline)?.min(self.config.barrier_timeout);
-        group.barrier(timeout).await?;
         let view = View::of(group);
         let now = group.log_time().max(ShardHead::load(&view)?.log_time);
         let live = shard::live_sessions(&view, request.tenant)?;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use model::id::{GroupId, NodeId, Version};
 use model::service::{Consistency, Failure, ReadReply, ReadRequest, Refused};
 use model::shard::{Live, Record, ShardHead};
-use model::time::UnixMillis;
 use tokio::time::Instant;
 
 use crate::service::Inner;
@@ -21,7 +20,7 @@ use crate::service::leader::stored_of;
 use crate::service::route::{AskError, Links, Target, pause};
 use crate::service::view::View;
 use crate::service::wire::{Reply, Request};
-use crate::shard::ShardGroup;
+use crate::shard::{ProposeError, ShardGroup};
 
 /// What a replica's version is to the one that a client has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,91 +166,86 @@ impl Inner {
             Consistency::Linearizable => {
                 let timeout = Self::left(deadline)?.min(self.config.barrier_timeout);
                 group.barrier(timeout).await?;
-                let view = View::of(group);
-                if let Some(at) = self.expired(group, &view, request, deadline).await? {
-                    return Err(Refused::Expired { at }.into());
+                let mut view = View::of(group);
+                let mut live = live(&view, request)?;
+                if self.must_advance(group, (&view, &live))? {
+                    let at = live.expires.unwrap_or_default();
+                    group.advance(at, deadline).await.map_err(of_a_tick)?;
+                    // The session may have been renewed meanwhile.
+                    view = View::of(group);
+                    live = self::live(&view, request)?;
                 }
-                self.answer(&View::of(group), request, None).await
+                self.answer((&view, &live), request, None).await
             }
             Consistency::Local { at_least } => {
                 let view = reach(group, request, at_least, deadline).await?;
                 let age = group.staleness().ok_or(TryError::NotReady(Why::Stale))?;
-                let now = ShardHead::load(&view)?.log_time;
-                if let Some(Record::Live(live)) =
-                    Record::load(&view, request.tenant, request.session)?
-                    && let Some(at) = live.expires.filter(|at| *at <= now)
-                {
-                    return Err(Refused::Expired { at }.into());
-                }
-                self.answer(&view, request, Some(age)).await
+                let live = live(&view, request)?;
+                self.answer((&view, &live), request, Some(age)).await
             }
         }
     }
 
-    /// When the session expired, if its time is over for good: log time as applied has passed it. The leader makes it
-    /// pass if its own time has; a follower that cannot tell sends the reader to the leader.
-    async fn expired(
+    /// Whether the session's time is over by the leader's time, but not yet by what is applied: then applied time must
+    /// pass the expiry first, or "expired" would not be final. A follower that cannot tell sends the reader to the leader.
+    fn must_advance(
         &self,
         group: &Arc<dyn ShardGroup>,
-        view: &View,
-        request: &ReadRequest,
-        deadline: Instant,
-    ) -> Result<Option<UnixMillis>, TryError> {
-        let record = Record::load(view, request.tenant, request.session)?;
-        let Some(Record::Live(Live {
-            expires: Some(at), ..
-        })) = record
-        else {
-            return Ok(None);
+        (view, live): (&View, &Live),
+    ) -> Result<bool, TryError> {
+        let Some(at) = live.expires else {
+            return Ok(false);
         };
         if at <= ShardHead::load(view)?.log_time {
-            return Ok(Some(at));
+            return Ok(false);
         }
         if group.is_leader() {
-            if group.log_time() < at {
-                return Ok(None);
-            }
-            group.advance(at, deadline).await.map_err(|error| {
-                // An empty entry changes no session, so nothing is unknown to a reader.
-                match TryError::from(error) {
-                    TryError::Unknown => TryError::NotReady(Why::NoQuorum),
-                    error => error,
-                }
-            })?;
-            // The session may have been renewed meanwhile.
-            let renewed = Record::load(&View::of(group), request.tenant, request.session)?;
-            return Ok(match renewed {
-                Some(Record::Live(live)) => live.expires.filter(|now| *now <= at),
-                Some(Record::Tombstone(_)) | None => None,
-            });
+            return Ok(group.log_time() >= at);
         }
         if self.clock.now().plus(CLOCK_SPREAD) < at {
-            return Ok(None);
+            return Ok(false);
         }
         Err(TryError::NotLeader(group.leader()))
     }
 
-    /// What a view says.
+    /// What a view says of a session that is there.
     async fn answer(
         &self,
-        view: &View,
+        (view, live): (&View, &Live),
         request: &ReadRequest,
         staleness: Option<Duration>,
     ) -> Result<ReadReply, TryError> {
-        let who = (request.tenant, request.session);
-        let live = match Record::load(view, who.0, who.1)? {
-            Some(Record::Live(live)) => live,
-            Some(Record::Tombstone(_)) | None => return Err(Refused::NotFound.into()),
-        };
+        if let Some(at) = live.expires
+            && at <= ShardHead::load(view)?.log_time
+        {
+            return Err(Refused::Expired { at }.into());
+        }
         let version = live.version;
         if request.known.contains(&version) {
             return Ok(ReadReply::Unchanged { version, staleness });
         }
-        let plain = self.open(view, who, &live).await?;
+        let who = (request.tenant, request.session);
+        let plain = self.open(view, who, live).await?;
         Ok(ReadReply::Found {
-            stored: Box::new(stored_of(who.1, &live, &plain)),
+            stored: Box::new(stored_of(who.1, live, &plain)),
             staleness,
         })
+    }
+}
+
+/// The session's record, if it is there.
+fn live(view: &View, request: &ReadRequest) -> Result<Live, TryError> {
+    match Record::load(view, request.tenant, request.session)? {
+        Some(Record::Live(live)) => Ok(live),
+        Some(Record::Tombstone(_)) | None => Err(Refused::NotFound.into()),
+    }
+}
+
+/// An empty entry changes no session, so nothing is unknown to a reader.
+fn of_a_tick(error: ProposeError) -> TryError {
+    match error {
+        ProposeError::Unknown => TryError::NotReady(Why::NoQuorum),
+        error => error.into(),
     }
 }
 

@@ -160,55 +160,55 @@ pub(super) fn unpack(packed: Packed) -> Result<Bytes, SealError> {
     }
 }
 
-/// Seals content as it is.
+/// Seals content as it is. Leaves no copy of it behind.
 pub(super) fn seal(key: &Secret, what: (Kind, u32), owner: Owner, plain: &[u8]) -> Bytes {
-    let packed = Packed {
-        bytes: Bytes::copy_from_slice(plain),
-        compressed: false,
-        plain_bytes: plain.len(),
-    };
-    seal_packed(key, what, owner, &packed)
+    let header = header(what, false, plain.len());
+    seal_with(key, &header, owner, plain, random())
 }
 
 /// Seals content that [`pack`] made.
 pub(super) fn seal_packed(key: &Secret, what: (Kind, u32), owner: Owner, packed: &Packed) -> Bytes {
-    seal_with(key, what, owner, packed, random())
+    let header = header(what, packed.compressed, packed.plain_bytes);
+    seal_with(key, &header, owner, &packed.bytes, random())
+}
+
+fn header((kind, key_id): (Kind, u32), compressed: bool, plain_bytes: usize) -> [u8; HEADER_BYTES] {
+    let length = u32::try_from(plain_bytes).expect("sealed content is within the document limit");
+    let [k0, k1, k2, k3] = key_id.to_be_bytes();
+    let [l0, l1, l2, l3] = length.to_be_bytes();
+    let compressed = u8::from(compressed);
+    [
+        FORMAT,
+        AES_256_GCM,
+        kind as u8,
+        compressed,
+        k0,
+        k1,
+        k2,
+        k3,
+        l0,
+        l1,
+        l2,
+        l3,
+    ]
 }
 
 fn seal_with(
     key: &Secret,
-    (kind, key_id): (Kind, u32),
+    header: &[u8; HEADER_BYTES],
     owner: Owner,
-    packed: &Packed,
+    content: &[u8],
     nonce: [u8; NONCE_LEN],
 ) -> Bytes {
-    let plain_bytes =
-        u32::try_from(packed.plain_bytes).expect("sealed content is within the document limit");
-    let mut header = [
-        FORMAT,
-        AES_256_GCM,
-        kind as u8,
-        u8::from(packed.compressed),
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-    ];
-    header[4..8].copy_from_slice(&key_id.to_be_bytes());
-    header[8..].copy_from_slice(&plain_bytes.to_be_bytes());
-    let mut out = Vec::with_capacity(packed.bytes.len() + OVERHEAD_BYTES);
-    out.extend_from_slice(&header);
+    let mut out = Vec::with_capacity(content.len() + OVERHEAD_BYTES);
+    out.extend_from_slice(header);
     out.extend_from_slice(&nonce);
-    out.extend_from_slice(&packed.bytes);
+    out.extend_from_slice(content);
     let tag = key
         .cipher()
         .seal_in_place_separate_tag(
             Nonce::assume_unique_for_key(nonce),
-            associated(&header, owner),
+            associated(header, owner),
             &mut out[HEADER_BYTES + NONCE_LEN..],
         )
         .expect("content is below the cipher's limit");
@@ -314,7 +314,9 @@ mod tests {
     }
 
     fn sealed(plain: &[u8]) -> Bytes {
-        seal_with(&key(), WHAT, owner(), &pack(plain.to_vec()), [3; NONCE_LEN])
+        let packed = pack(plain.to_vec());
+        let header = header(WHAT, packed.compressed, packed.plain_bytes);
+        seal_with(&key(), &header, owner(), &packed.bytes, [3; NONCE_LEN])
     }
 
     #[test]

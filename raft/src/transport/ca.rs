@@ -69,7 +69,9 @@ impl FromStr for ClusterName {
         let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
         let ends = text.starts_with('-') || text.ends_with('-');
         if text.is_empty() || text.len() > 40 || ends || !text.bytes().all(allowed) {
-            return Err(CaError::Invalid("a cluster name is 1 to 40 of a-z, 0-9 and inner hyphens"));
+            return Err(CaError::Invalid(
+                "a cluster name is 1 to 40 of a-z, 0-9 and inner hyphens",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -95,7 +97,10 @@ impl ClusterName {
     /// The node that a certificate's name means, if it is one of this cluster's.
     #[must_use]
     pub fn node_of(&self, name: &str) -> Option<NodeId> {
-        let number = name.strip_prefix("node-")?.strip_suffix(&self.domain())?.strip_suffix('.')?;
+        let number = name
+            .strip_prefix("node-")?
+            .strip_suffix(&self.domain())?
+            .strip_suffix('.')?;
         let node = NodeId(number.parse().ok()?);
         // One node has one name: no leading zeros or signs.
         (self.node_name(node) == name).then_some(node)
@@ -165,7 +170,8 @@ impl Validity {
     fn apply(self, params: &mut CertificateParams) {
         let start = Duration::from_secs(self.now).saturating_sub(BACKDATED);
         params.not_before = date_time_ymd(1970, 1, 1) + start;
-        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(self.now) + DAY * self.days;
+        params.not_after =
+            date_time_ymd(1970, 1, 1) + Duration::from_secs(self.now) + DAY * self.days;
     }
 }
 
@@ -178,7 +184,9 @@ pub struct Authority {
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority").field("cluster", &self.cluster).finish_non_exhaustive()
+        f.debug_struct("Authority")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
     }
 }
 
@@ -200,8 +208,16 @@ impl Authority {
             excluded_subtrees: Vec::new(),
         });
         Validity { now, days: CA_DAYS }.apply(&mut params);
-        let certificate = params.self_signed(&key).map_err(CaError::Make)?.der().clone();
-        Ok(Self { cluster, certificate, issuer: Issuer::new(params, key) })
+        let certificate = params
+            .self_signed(&key)
+            .map_err(CaError::Make)?
+            .der()
+            .clone();
+        Ok(Self {
+            cluster,
+            certificate,
+            issuer: Issuer::new(params, key),
+        })
     }
 
     /// Reads `ca.crt` and `ca.key`.
@@ -213,20 +229,30 @@ impl Authority {
         let certificate = read_certificate(folder, CA_CERTIFICATE)?;
         let key = read_key(folder, CA_KEY)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(CaError::Make)?;
-        let authority = Self { cluster, certificate, issuer };
+        let authority = Self {
+            cluster,
+            certificate,
+            issuer,
+        };
         authority.check()?;
         Ok(authority)
     }
 
     fn check(&self) -> Result<(), CaError> {
         let parsed = parse(&self.certificate)?;
-        let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        let name = parsed
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok());
         if name != Some(self.cluster.domain().as_str()) {
             return Err(CaError::Invalid("the authority is another cluster's"));
         }
         let public: &[u8] = &parsed.public_key().subject_public_key.data;
         if public != self.issuer.key().der_bytes() {
-            return Err(CaError::Invalid("the authority's key and certificate do not belong together"));
+            return Err(CaError::Invalid(
+                "the authority's key and certificate do not belong together",
+            ));
         }
         Ok(())
     }
@@ -237,7 +263,12 @@ impl Authority {
     ///
     /// [`CaError::File`] if the folder cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), CaError> {
-        write_pem(folder, CA_KEY, "PRIVATE KEY", self.issuer.key().serialized_der())?;
+        write_pem(
+            folder,
+            CA_KEY,
+            "PRIVATE KEY",
+            self.issuer.key().serialized_der(),
+        )?;
         write_pem(folder, CA_CERTIFICATE, "CERTIFICATE", &self.certificate)
     }
 
@@ -264,7 +295,12 @@ impl Authority {
     /// # Errors
     ///
     /// [`CaError::Make`] if the request is not well formed or not signed by its key.
-    pub fn issue(&self, request: &[u8], node: NodeId, validity: Validity) -> Result<Vec<u8>, CaError> {
+    pub fn issue(
+        &self,
+        request: &[u8],
+        node: NodeId,
+        validity: Validity,
+    ) -> Result<Vec<u8>, CaError> {
         let request = CertificateSigningRequestDer::from(request);
         let request = CertificateSigningRequestParams::from_der(&request).map_err(CaError::Make)?;
         let name = self.cluster.node_name(node);
@@ -272,11 +308,15 @@ impl Authority {
         params.distinguished_name = named(&name);
         params.serial_number = Some(serial());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         validity.apply(&mut params);
-        let signed = params.signed_by(&request.public_key, &self.issuer).map_err(CaError::Make)?;
+        let signed = params
+            .signed_by(&request.public_key, &self.issuer)
+            .map_err(CaError::Make)?;
         Ok(signed.der().to_vec())
     }
 
@@ -308,7 +348,9 @@ impl NodeKey {
     ///
     /// [`CaError::Make`] if there is no randomness.
     pub fn generate() -> Result<Self, CaError> {
-        KeyPair::generate_for(&rcgen::PKCS_ED25519).map(Self).map_err(CaError::Make)
+        KeyPair::generate_for(&rcgen::PKCS_ED25519)
+            .map(Self)
+            .map_err(CaError::Make)
     }
 
     /// What an authority needs to sign a certificate for this key, DER.
@@ -317,7 +359,9 @@ impl NodeKey {
     ///
     /// [`CaError::Make`] if it cannot be signed.
     pub fn signing_request(&self) -> Result<Vec<u8>, CaError> {
-        let request = CertificateParams::default().serialize_request(&self.0).map_err(CaError::Make)?;
+        let request = CertificateParams::default()
+            .serialize_request(&self.0)
+            .map_err(CaError::Make)?;
         Ok(request.der().to_vec())
     }
 
@@ -365,13 +409,22 @@ impl Identity {
         let parsed = parse(&certificate)?;
         let public: &[u8] = &parsed.public_key().subject_public_key.data;
         if public != key.der_bytes() {
-            return Err(CaError::Invalid("the node's key and certificate do not belong together"));
+            return Err(CaError::Invalid(
+                "the node's key and certificate do not belong together",
+            ));
         }
-        let node = node_in(&certificate, &cluster)
-            .ok_or(CaError::Invalid("the certificate names no node of this cluster"))?;
+        let node = node_in(&certificate, &cluster).ok_or(CaError::Invalid(
+            "the certificate names no node of this cluster",
+        ))?;
         parse(&authority)?;
         let key = Zeroizing::new(key.serialized_der().to_vec());
-        Ok(Self { cluster, node, certificate, authority, key })
+        Ok(Self {
+            cluster,
+            node,
+            certificate,
+            authority,
+            key,
+        })
     }
 
     /// Reads `node.crt`, `node.key` and `ca.crt`.
@@ -382,7 +435,12 @@ impl Identity {
     pub fn load(folder: &Path, cluster: ClusterName) -> Result<Self, CaError> {
         let certificate = read_certificate(folder, NODE_CERTIFICATE)?;
         let authority = read_certificate(folder, CA_CERTIFICATE)?;
-        Self::new(cluster, certificate, authority, &read_key(folder, NODE_KEY)?)
+        Self::new(
+            cluster,
+            certificate,
+            authority,
+            &read_key(folder, NODE_KEY)?,
+        )
     }
 
     /// Writes `node.key` (mode 0600), `node.crt` and `ca.crt`, each in one step.
@@ -447,7 +505,11 @@ pub(super) fn dns_name(certificate: &[u8]) -> Option<String> {
 fn parse(der: &[u8]) -> Result<x509_parser::certificate::X509Certificate<'_>, CaError> {
     let (rest, certificate) = x509_parser::parse_x509_certificate(der)
         .map_err(|_parse| CaError::Invalid("not a certificate"))?;
-    if rest.is_empty() { Ok(certificate) } else { Err(CaError::Invalid("not only a certificate")) }
+    if rest.is_empty() {
+        Ok(certificate)
+    } else {
+        Err(CaError::Invalid("not only a certificate"))
+    }
 }
 
 fn named(name: &str) -> DistinguishedName {
@@ -464,7 +526,9 @@ fn serial() -> SerialNumber {
 }
 
 fn read(folder: &Path, file: &'static str) -> Result<Zeroizing<Vec<u8>>, CaError> {
-    fs::read(folder.join(file)).map(Zeroizing::new).map_err(|source| CaError::File { file, source })
+    fs::read(folder.join(file))
+        .map(Zeroizing::new)
+        .map_err(|source| CaError::File { file, source })
 }
 
 fn read_certificate(folder: &Path, file: &'static str) -> Result<CertificateDer<'static>, CaError> {
@@ -474,7 +538,8 @@ fn read_certificate(folder: &Path, file: &'static str) -> Result<CertificateDer<
 
 fn read_key(folder: &Path, file: &'static str) -> Result<KeyPair, CaError> {
     let pem = read(folder, file)?;
-    let text = std::str::from_utf8(&pem).map_err(|_utf8| CaError::Invalid("a key file is no text"))?;
+    let text =
+        std::str::from_utf8(&pem).map_err(|_utf8| CaError::Invalid("a key file is no text"))?;
     KeyPair::from_pem(text).map_err(CaError::Make)
 }
 
@@ -495,7 +560,11 @@ fn write_pem(folder: &Path, file: &'static str, label: &str, der: &[u8]) -> Resu
             Ok(()) | Err(_) => {}
         }
         let mut open = fs::OpenOptions::new();
-        let mut out = open.write(true).create_new(true).mode(0o600).open(&beside)?;
+        let mut out = open
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&beside)?;
         out.write_all(text.as_bytes())?;
         out.sync_all()?;
         fs::rename(&beside, folder.join(file))?;

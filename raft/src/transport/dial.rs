@@ -48,7 +48,9 @@ async fn attempt(
 ) -> Result<Connection, CallError> {
     let mut config = ClientConfig::new(shared.tls().client);
     config.transport_config(shared.profiles.dial(purpose, address));
-    let endpoint = shared.endpoint().ok_or(CallError::Unreachable("this node is stopping"))?;
+    let endpoint = shared
+        .endpoint()
+        .ok_or(CallError::Unreachable("this node is stopping"))?;
     let connecting = endpoint
         .connect_with(config, address, &shared.cluster.node_name(node))
         .map_err(|error| CallError::Unreachable(undialable(&error)))?;
@@ -70,13 +72,20 @@ async fn greet(
     connection: &Connection,
     purpose: Purpose,
 ) -> Result<(), CallError> {
-    let lost = || connection.close_reason().map_or(CallError::Unreachable("no greeting"), |e| closed(&e));
+    let lost = || {
+        connection
+            .close_reason()
+            .map_or(CallError::Unreachable("no greeting"), |e| closed(&e))
+    };
     let hello = shared.inbound.hello_out(node);
     if hello.len() > HELLO_BYTES {
         return Err(CallError::TooLarge);
     }
     let (send, recv) = connection.open_bi().await.map_err(|error| closed(&error))?;
-    let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
+    let ByteStream {
+        mut writer,
+        mut reader,
+    } = ByteStream::quic(send, recv, Bytes::new());
     let header = Header {
         frame: FrameType::Hello,
         kind: purpose.number(),
@@ -88,15 +97,20 @@ async fn greet(
         writer.write(chunk).await.map_err(|_broken| lost())?;
     }
     writer.finish().await.map_err(|_broken| lost())?;
-    let frame = read_frame(&mut reader, HELLO_BYTES).await.map_err(|error| {
-        tracing::warn!(%node, %error, "greeting was not understood");
-        lost()
-    })?;
+    let frame = read_frame(&mut reader, HELLO_BYTES)
+        .await
+        .map_err(|error| {
+            tracing::warn!(%node, %error, "greeting was not understood");
+            lost()
+        })?;
     let frame = frame.ok_or_else(lost)?;
     if frame.header.frame != FrameType::Welcome {
         return Err(CallError::Unreachable("the greeting was not answered"));
     }
-    shared.inbound.welcome(node, frame.body).map_err(CallError::Refused)
+    shared
+        .inbound
+        .welcome(node, frame.body)
+        .map_err(CallError::Refused)
 }
 
 /// The bytes of one frame.
@@ -148,11 +162,15 @@ pub(super) fn closed(error: &ConnectionError) -> CallError {
         ConnectionError::ApplicationClosed(close) if close.error_code == codes::FULL => {
             CallError::Unreachable("the peer has no room for connections")
         }
-        ConnectionError::ApplicationClosed(_) => CallError::Unreachable("the peer closed the connection"),
+        ConnectionError::ApplicationClosed(_) => {
+            CallError::Unreachable("the peer closed the connection")
+        }
         ConnectionError::TransportError(_) => {
             CallError::Unreachable("the handshake or the protocol failed")
         }
-        ConnectionError::ConnectionClosed(_) => CallError::Unreachable("the peer's QUIC closed the connection"),
+        ConnectionError::ConnectionClosed(_) => {
+            CallError::Unreachable("the peer's QUIC closed the connection")
+        }
         ConnectionError::VersionMismatch => CallError::Unreachable("no common QUIC version"),
         ConnectionError::Reset => CallError::Unreachable("the peer has restarted"),
         ConnectionError::TimedOut => CallError::Unreachable("the peer is silent"),
@@ -167,6 +185,8 @@ const fn undialable(error: &ConnectError) -> &'static str {
         ConnectError::CidsExhausted => "too many connections",
         ConnectError::InvalidServerName(_) => "the peer's name is not valid",
         ConnectError::InvalidRemoteAddress(_) => "the peer's address is not valid",
-        ConnectError::NoDefaultClientConfig | ConnectError::UnsupportedVersion => "QUIC is not set up",
+        ConnectError::NoDefaultClientConfig | ConnectError::UnsupportedVersion => {
+            "QUIC is not set up"
+        }
     }
 }

@@ -63,7 +63,11 @@ impl Current {
                 .migration(false);
             Arc::new(config)
         };
-        Self { loopback: server(true), network: server(false), tls }
+        Self {
+            loopback: server(true),
+            network: server(false),
+            tls,
+        }
     }
 }
 
@@ -79,7 +83,11 @@ impl Shared {
 
     pub(super) fn server_config(&self, loopback: bool) -> Arc<quinn::ServerConfig> {
         let current = self.current.read();
-        Arc::clone(if loopback { &current.loopback } else { &current.network })
+        Arc::clone(if loopback {
+            &current.loopback
+        } else {
+            &current.network
+        })
     }
 }
 
@@ -91,10 +99,17 @@ pub(super) struct QuicTransport {
 
 impl QuicTransport {
     pub(super) fn start(config: Config, inbound: Arc<dyn Inbound>) -> Result<Self, StartError> {
-        let Config { listen, identity, timing, limits } = config;
+        let Config {
+            listen,
+            identity,
+            timing,
+            limits,
+        } = config;
         let tls = Tls::new(&identity).map_err(StartError::Identity)?;
-        let profiles =
-            Profiles::new(Timers { keep_alive: timing.keep_alive, idle: timing.idle });
+        let profiles = Profiles::new(Timers {
+            keep_alive: timing.keep_alive,
+            idle: timing.idle,
+        });
         let current = Current::new(tls, &profiles);
         let socket_gone = CancellationToken::new();
         let socket = socket::bind(listen, socket_gone.clone()).map_err(StartError::Bind)?;
@@ -120,7 +135,10 @@ impl QuicTransport {
             current: RwLock::new(current),
         });
         shared.tasks.spawn(accept(Arc::clone(&shared), endpoint));
-        Ok(Self { shared, peers: Mutex::new(HashMap::new()) })
+        Ok(Self {
+            shared,
+            peers: Mutex::new(HashMap::new()),
+        })
     }
 
     fn quic_peer(&self, node: NodeId) -> Arc<QuicPeer> {
@@ -180,7 +198,10 @@ impl Backend for QuicTransport {
 
     fn peers(&self) -> Vec<Peer> {
         let peers = self.peers.lock();
-        peers.iter().map(|(node, peer)| Peer::new(*node, Arc::new(Arc::clone(peer)))).collect()
+        peers
+            .iter()
+            .map(|(node, peer)| Peer::new(*node, Arc::new(Arc::clone(peer))))
+            .collect()
     }
 
     fn set_address(&self, node: NodeId, address: SocketAddr) {
@@ -191,11 +212,15 @@ impl Backend for QuicTransport {
         if let Some(peer) = self.peers.lock().remove(&node) {
             peer.stop.cancel();
         }
-        self.shared.accepted.close_all(node, codes::DONE, b"forgotten");
+        self.shared
+            .accepted
+            .close_all(node, codes::DONE, b"forgotten");
     }
 
     fn refuse(&self, node: NodeId, refusal: &Refusal) {
-        self.shared.accepted.close_all(node, codes::REFUSED, &refusal.encode());
+        self.shared
+            .accepted
+            .close_all(node, codes::REFUSED, &refusal.encode());
         let peer = self.peers.lock().get(&node).map(Arc::clone);
         if let Some(peer) = peer {
             peer.refuse(refusal);

@@ -84,14 +84,31 @@ async fn exchange(
         .connect_with(config, address, SERVER_NAME)
         .map_err(|error| unreachable(&error))?;
     let connection = connecting.await.map_err(|error| unreachable(&error))?;
-    let (send, recv) = connection.open_bi().await.map_err(|error| unreachable(&error))?;
-    let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
-    let header = Header { frame: FrameType::Call, kind: 0, id: 0, group: 0, status: 0 };
+    let (send, recv) = connection
+        .open_bi()
+        .await
+        .map_err(|error| unreachable(&error))?;
+    let ByteStream {
+        mut writer,
+        mut reader,
+    } = ByteStream::quic(send, recv, Bytes::new());
+    let header = Header {
+        frame: FrameType::Call,
+        kind: 0,
+        id: 0,
+        group: 0,
+        status: 0,
+    };
     for chunk in one_frame(&header, request) {
-        writer.write(chunk).await.map_err(|error| unreachable(&error))?;
+        writer
+            .write(chunk)
+            .await
+            .map_err(|error| unreachable(&error))?;
     }
     writer.finish().await.map_err(|error| unreachable(&error))?;
-    let frame = read_frame(&mut reader, MAX_BYTES).await.map_err(|error| unreachable(&error))?;
+    let frame = read_frame(&mut reader, MAX_BYTES)
+        .await
+        .map_err(|error| unreachable(&error))?;
     let Some(frame) = frame.filter(|frame| frame.header.frame == FrameType::Reply) else {
         let reason = connection.close_reason().map_or_else(
             || "the node ended the exchange".to_owned(),
@@ -101,7 +118,10 @@ async fn exchange(
     };
     match frame.header.status {
         0 => Ok(frame.body),
-        code => Err(JoinError::Remote(RemoteError { code, detail: frame.body })),
+        code => Err(JoinError::Remote(RemoteError {
+            code,
+            detail: frame.body,
+        })),
     }
 }
 
@@ -119,19 +139,31 @@ pub(super) async fn serve(inbound: &dyn Inbound, connection: &Connection) {
 
 async fn answer(inbound: &dyn Inbound, connection: &Connection) -> Option<()> {
     let (send, recv) = connection.accept_bi().await.ok()?;
-    let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
+    let ByteStream {
+        mut writer,
+        mut reader,
+    } = ByteStream::quic(send, recv, Bytes::new());
     let frame = read_frame(&mut reader, MAX_BYTES).await.ok()??;
     if frame.header.frame != FrameType::Call {
         return None;
     }
     let (reply, outcome) = Reply::channel();
     inbound.join(frame.body, reply);
-    let (status, body) = match outcome.await.unwrap_or(Err(RemoteError::code(RemoteError::DROPPED))) {
+    let (status, body) = match outcome
+        .await
+        .unwrap_or(Err(RemoteError::code(RemoteError::DROPPED)))
+    {
         Ok(body) if body.len() > MAX_BYTES => (RemoteError::OVERLOADED, Bytes::new()),
         Ok(body) => (0, body),
         Err(error) => (error.code.max(1), error.detail),
     };
-    let header = Header { frame: FrameType::Reply, kind: 0, id: frame.header.id, group: 0, status };
+    let header = Header {
+        frame: FrameType::Reply,
+        kind: 0,
+        id: frame.header.id,
+        group: 0,
+        status,
+    };
     for chunk in one_frame(&header, body) {
         writer.write(chunk).await.ok()?;
     }

@@ -103,7 +103,9 @@ pub struct Transport(Arc<dyn Backend>);
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transport").field("node", &self.0.node()).finish_non_exhaustive()
+        f.debug_struct("Transport")
+            .field("node", &self.0.node())
+            .finish_non_exhaustive()
     }
 }
 
@@ -114,7 +116,9 @@ impl Transport {
     ///
     /// [`StartError`] if the address or the identity cannot be used.
     pub fn start(config: Config, inbound: Arc<dyn Inbound>) -> Result<Self, StartError> {
-        Ok(Self(Arc::new(endpoint::QuicTransport::start(config, inbound)?)))
+        Ok(Self(Arc::new(endpoint::QuicTransport::start(
+            config, inbound,
+        )?)))
     }
 
     /// The node that this transport speaks for.
@@ -163,14 +167,22 @@ impl Transport {
     /// Round-trip time to `node`, if there is a main connection.
     #[must_use]
     pub fn rtt(&self, node: NodeId) -> Option<Duration> {
-        self.0.peers().iter().find(|peer| peer.node == node).and_then(Peer::rtt)
+        self.0
+            .peers()
+            .iter()
+            .find(|peer| peer.node == node)
+            .and_then(Peer::rtt)
     }
 
     /// Figures about all peers that were ever asked for and not forgotten, in order of their ids.
     #[must_use]
     pub fn stats(&self) -> Vec<(NodeId, PeerStats)> {
-        let mut stats: Vec<_> =
-            self.0.peers().iter().map(|peer| (peer.node, peer.stats())).collect();
+        let mut stats: Vec<_> = self
+            .0
+            .peers()
+            .iter()
+            .map(|peer| (peer.node, peer.stats()))
+            .collect();
         stats.sort_unstable_by_key(|(node, _)| *node);
         stats
     }
@@ -190,7 +202,9 @@ pub struct Peer {
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("Peer")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
     }
 }
 

@@ -103,7 +103,11 @@ impl QuicPeer {
             return Err(CallError::Unreachable("its address is not known"));
         };
         let outcome = dial(&self.shared, self.node, address, purpose).await;
-        let counter = if outcome.is_ok() { &self.connects } else { &self.dial_failures };
+        let counter = if outcome.is_ok() {
+            &self.connects
+        } else {
+            &self.dial_failures
+        };
         counter.fetch_add(1, Ordering::Relaxed);
         outcome
     }
@@ -232,12 +236,26 @@ impl Dial for Arc<QuicPeer> {
 
     fn stats(&self) -> PeerStats {
         let main = self.main.lock().clone();
-        let path = main.as_ref().map(|connection| connection.stats().path).unwrap_or_default();
-        let lanes = [&self.control.counts, &self.data.counts, &self.bulk_calls.counts];
+        let path = main
+            .as_ref()
+            .map(|connection| connection.stats().path)
+            .unwrap_or_default();
+        let lanes = [
+            &self.control.counts,
+            &self.data.counts,
+            &self.bulk_calls.counts,
+        ];
         let sum = |counter: fn(&super::queue::Counts) -> &AtomicU64| {
-            lanes.iter().map(|counts| counter(counts).load(Ordering::Relaxed)).sum()
+            lanes
+                .iter()
+                .map(|counts| counter(counts).load(Ordering::Relaxed))
+                .sum()
         };
-        let loads = [self.control.load(), self.data.load(), self.bulk_calls.load()];
+        let loads = [
+            self.control.load(),
+            self.data.load(),
+            self.bulk_calls.load(),
+        ];
         PeerStats {
             connected: main.is_some(),
             rtt: main.is_some().then_some(path.rtt),
@@ -269,7 +287,13 @@ async fn run_lane(
 }
 
 async fn write_calls(lane: Lane, queue: &CallQueue, send: &mut SendStream) {
-    let open = Header { frame: FrameType::Open, kind: lane.number(), id: 0, group: 0, status: 0 };
+    let open = Header {
+        frame: FrameType::Open,
+        kind: lane.number(),
+        id: 0,
+        group: 0,
+        status: 0,
+    };
     let mut chunks = one_frame(&open, bytes::Bytes::new());
     let mut batch = Batch::default();
     while send.write_all_chunks(&mut chunks).await.is_ok() {

@@ -50,12 +50,18 @@ impl Accepted {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut open = self.open.lock();
         if purpose == Purpose::Main {
-            for (_, _, older) in open.values().filter(|(n, p, _)| (*n, *p) == (node, purpose)) {
+            for (_, _, older) in open
+                .values()
+                .filter(|(n, p, _)| (*n, *p) == (node, purpose))
+            {
                 older.close(codes::REPLACED, b"replaced by a newer connection");
             }
         }
         open.insert(number, (node, purpose, connection.clone()));
-        Entry { accepted: self, number }
+        Entry {
+            accepted: self,
+            number,
+        }
     }
 
     pub(super) fn close_all(&self, node: NodeId, code: VarInt, reason: &[u8]) {
@@ -112,7 +118,9 @@ struct Room {
 
 async fn serve(shared: &Arc<Shared>, room: &Arc<Room>, incoming: Incoming) {
     let loopback = is_loopback(incoming.remote_address());
-    let Ok(connecting) = incoming.accept_with(shared.server_config(loopback)) else { return };
+    let Ok(connecting) = incoming.accept_with(shared.server_config(loopback)) else {
+        return;
+    };
     let connection = match tokio::time::timeout(GREETING_TIME, connecting).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => {
@@ -146,7 +154,11 @@ async fn serve_node(shared: &Arc<Shared>, room: &Arc<Room>, node: NodeId, connec
         connection.set_send_window(BULK_WINDOW);
     }
     let _entry = shared.accepted.enter(node, purpose, connection);
-    let side = Side { shared: Arc::clone(shared), room: Arc::clone(room), node };
+    let side = Side {
+        shared: Arc::clone(shared),
+        room: Arc::clone(room),
+        node,
+    };
     if let End::Malformed(error) = side.streams(purpose, connection).await {
         malformed(node, connection, &error);
     }
@@ -171,8 +183,13 @@ impl From<WireError> for End {
 
 async fn greet(shared: &Shared, node: NodeId, connection: &Connection) -> Result<Purpose, End> {
     let (send, recv) = connection.accept_bi().await.map_err(|_closed| End::Gone)?;
-    let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
-    let frame = read_frame(&mut reader, HELLO_BYTES).await?.ok_or(End::Gone)?;
+    let ByteStream {
+        mut writer,
+        mut reader,
+    } = ByteStream::quic(send, recv, Bytes::new());
+    let frame = read_frame(&mut reader, HELLO_BYTES)
+        .await?
+        .ok_or(End::Gone)?;
     let purpose = match (frame.header.frame, Purpose::from_number(frame.header.kind)) {
         (FrameType::Hello, Some(purpose)) => purpose,
         _ => return Err(End::Malformed(WireError::Unexpected)),
@@ -185,7 +202,13 @@ async fn greet(shared: &Shared, node: NodeId, connection: &Connection) -> Result
             return Err(End::Gone);
         }
     };
-    let header = Header { frame: FrameType::Welcome, kind: 0, id: 0, group: 0, status: 0 };
+    let header = Header {
+        frame: FrameType::Welcome,
+        kind: 0,
+        id: 0,
+        group: 0,
+        status: 0,
+    };
     for chunk in one_frame(&header, welcome) {
         writer.write(chunk).await.map_err(|_broken| End::Gone)?;
     }
@@ -233,8 +256,9 @@ impl Side {
     }
 
     async fn lane(&self, send: SendStream, mut recv: RecvStream) -> Result<(), End> {
-        let (open, decoder) =
-            read_open(&mut recv, Lane::Control.max_body()).await?.ok_or(End::Gone)?;
+        let (open, decoder) = read_open(&mut recv, Lane::Control.max_body())
+            .await?
+            .ok_or(End::Gone)?;
         let lane = match (open.header.frame, open.header.kind) {
             (FrameType::Open, 1) => Lane::Control,
             (FrameType::Open, 2) => Lane::Data,
@@ -300,11 +324,16 @@ impl Side {
 
     /// A large call: its memory is reserved before its body is read.
     async fn large(&self, send: SendStream, recv: RecvStream) -> Result<(), End> {
-        let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
+        let ByteStream {
+            mut writer,
+            mut reader,
+        } = ByteStream::quic(send, recv, Bytes::new());
         let mut decoder = Decoder::new(Lane::Bulk.max_body());
         let mut place = None;
         let frame = loop {
-            let Ok(Some(chunk)) = reader.next().await else { return Err(End::Gone) };
+            let Ok(Some(chunk)) = reader.next().await else {
+                return Err(End::Gone);
+            };
             decoder.push(chunk);
             if let Some(frame) = decoder.next()? {
                 break frame;
@@ -324,17 +353,27 @@ impl Side {
             Some(request) => {
                 let (reply, outcome) = Reply::channel();
                 self.shared.inbound.call(request, reply);
-                outcome.await.unwrap_or(Err(RemoteError::code(RemoteError::DROPPED)))
+                outcome
+                    .await
+                    .unwrap_or(Err(RemoteError::code(RemoteError::DROPPED)))
             }
             None => Err(RemoteError::code(RemoteError::NO_GROUP)),
         };
         drop(place);
         let (status, body) = match outcome {
-            Ok(body) if body.len() > Lane::Bulk.max_body() => (RemoteError::OVERLOADED, Bytes::new()),
+            Ok(body) if body.len() > Lane::Bulk.max_body() => {
+                (RemoteError::OVERLOADED, Bytes::new())
+            }
             Ok(body) => (0, body),
             Err(error) => (error.code.max(1), error.detail),
         };
-        let header = Header { frame: FrameType::Reply, kind: 0, id, group: 0, status };
+        let header = Header {
+            frame: FrameType::Reply,
+            kind: 0,
+            id,
+            group: 0,
+            status,
+        };
         for chunk in one_frame(&header, body) {
             writer.write(chunk).await.map_err(|_broken| End::Gone)?;
         }
@@ -346,13 +385,22 @@ impl Side {
             GREETING_TIME,
             read_open(&mut recv, Lane::Control.max_body()),
         );
-        let (open, decoder) = first.await.map_err(|_elapsed| End::Gone)??.ok_or(End::Gone)?;
-        let Some(group) = GroupId::from_raw(open.header.group) else { return Err(End::Gone) };
+        let (open, decoder) = first
+            .await
+            .map_err(|_elapsed| End::Gone)??
+            .ok_or(End::Gone)?;
+        let Some(group) = GroupId::from_raw(open.header.group) else {
+            return Err(End::Gone);
+        };
         if open.header.frame != FrameType::Open {
             return Err(End::Malformed(WireError::Unexpected));
         }
         let stream = ByteStream::quic(send, recv, decoder.into_rest());
-        let open = StreamOpen { kind: Kind(open.header.kind), group, header: open.body };
+        let open = StreamOpen {
+            kind: Kind(open.header.kind),
+            group,
+            header: open.body,
+        };
         self.shared.inbound.stream(self.node, open, stream);
         Ok(())
     }

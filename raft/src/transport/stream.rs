@@ -30,8 +30,13 @@ pub struct ByteStream {
 impl ByteStream {
     pub(super) const fn quic(send: SendStream, recv: RecvStream, first: Bytes) -> Self {
         Self {
-            writer: ByteStreamWriter { to: WriteEnd::Quic(send), finished: false },
-            reader: ByteStreamReader { from: ReadEnd::Quic { recv, first } },
+            writer: ByteStreamWriter {
+                to: WriteEnd::Quic(send),
+                finished: false,
+            },
+            reader: ByteStreamReader {
+                from: ReadEnd::Quic { recv, first },
+            },
         }
     }
 
@@ -40,8 +45,13 @@ impl ByteStream {
     pub fn pair(depth: usize) -> (Self, Self) {
         let (one, other) = (mpsc::channel(depth), mpsc::channel(depth));
         let end = |to, from| Self {
-            writer: ByteStreamWriter { to: WriteEnd::Memory(to), finished: false },
-            reader: ByteStreamReader { from: ReadEnd::Memory(from) },
+            writer: ByteStreamWriter {
+                to: WriteEnd::Memory(to),
+                finished: false,
+            },
+            reader: ByteStreamReader {
+                from: ReadEnd::Memory(from),
+            },
         };
         (end(one.0, other.1), end(other.0, one.1))
     }
@@ -78,7 +88,11 @@ impl ByteStreamWriter {
                 StreamBroken
             }),
             WriteEnd::Memory(sender) => {
-                if sender.send(Some(bytes)).await.is_ok() { Ok(()) } else { Err(StreamBroken) }
+                if sender.send(Some(bytes)).await.is_ok() {
+                    Ok(())
+                } else {
+                    Err(StreamBroken)
+                }
             }
         }
     }

@@ -219,7 +219,10 @@ impl Decoder {
                 self.partial = Some((header, length, body));
                 return Ok(None);
             }
-            return Ok(Some(Frame { header, body: body.freeze() }));
+            return Ok(Some(Frame {
+                header,
+                body: body.freeze(),
+            }));
         }
         let Some((header, length)) = self.header()? else {
             return Ok(None);
@@ -255,7 +258,10 @@ impl Decoder {
         let (header, length) = Header::decode(&bytes)?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > self.max_body {
-            return Err(WireError::TooLarge { length, limit: self.max_body });
+            return Err(WireError::TooLarge {
+                length,
+                limit: self.max_body,
+            });
         }
         Ok(Some((header, length)))
     }

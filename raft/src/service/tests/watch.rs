@@ -154,3 +154,23 @@ async fn watches_are_bounded_and_end_with_the_node() {
     region.service(1).close();
     assert_eq!(heard(&mut changes).await, None);
 }
+
+#[tokio::test]
+async fn a_large_version_that_is_gone_when_it_is_told_is_skipped_with_a_resync() {
+    let config = ServiceConfig {
+        cache_bytes: 0,
+        ..config()
+    };
+    let region = FakeRegion::new(1, 1, 1, &config);
+    let session = created(&region, "{}").await;
+    let mut changes = watched(&region, 1, session, None).await.unwrap();
+    for name in ["a", "b"] {
+        let mut raw = vec![0; 400_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut raw);
+        let body = format!(r#"{{"name":"{name}","extra":"{}"}}"#, hex::encode(raw));
+        put(&region, session, &body).await.unwrap();
+    }
+    assert_eq!(heard(&mut changes).await, Some(("updated", 3, true)));
+    puts(&region, session, 1).await;
+    assert_eq!(heard(&mut changes).await, Some(("updated", 4, false)));
+}

@@ -111,6 +111,8 @@ impl Local {
             match told {
                 Ok(Some(next)) => return next,
                 Ok(None) => {}
+                // Another replica may have it whole.
+                Err(TryError::Damaged) => return Next::Moved,
                 Err(error) => {
                     // Whatever could not be read then is made up for by what is current later.
                     self.reload = true;

@@ -76,7 +76,7 @@ enum Next {
     Change(Change),
     /// The last one.
     Last(Change),
-    /// The local replica is gone: ask others from now on.
+    /// The local replica is gone or damaged: ask others from now on.
     Moved,
 }
 

@@ -106,8 +106,5 @@ fn news(watched: &mut Watched, stored: Box<model::service::Stored>) -> Change {
         watched.inner.metrics.resyncs.increment(1);
     }
     watched.seen = stored.version;
-    Change::Updated {
-        stored,
-        resync,
-    }
+    Change::Updated { stored, resync }
 }

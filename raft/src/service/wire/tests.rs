@@ -38,7 +38,7 @@ fn stored() -> Stored {
 
 fn replies() -> Vec<Reply> {
     vec![
-        Reply::Written(WriteReply {
+        Reply::Written(Box::new(WriteReply {
             session: session(),
             version: Version::FIRST,
             stored: Some(stored()),
@@ -47,7 +47,7 @@ fn replies() -> Vec<Reply> {
                 remaining: 2,
             }),
             replayed: true,
-        }),
+        })),
         Reply::Read(ReadReply::Found {
             stored: Box::new(stored()),
             staleness: Some(Duration::from_millis(5)),
@@ -74,6 +74,16 @@ fn requests() -> Vec<Request> {
             timeout: Duration::from_secs(1),
         }),
         Request::Count(TenantId(1), Duration::from_secs(1)),
+        Request::List(PartRequest {
+            tenant: TenantId(1),
+            after: Some(session()),
+            skip: 3,
+            limit: 4,
+            tag: Some("t".to_owned()),
+            name: None,
+            scan: 5,
+            timeout: Duration::from_secs(1),
+        }),
     ]
 }
 
@@ -87,6 +97,14 @@ fn frames_have_these_bytes() {
         [
             "01000000300100010707070707070707070707070707070709090909090909090909090909090909fbe803\
              020001010101000102007b226e616d65223a2278227d",
+            "010000001901010107070707070707070707070707070707000101010100",
+            "01000000050102010100",
+            "010000001d0103010107070707070707070707070707070707030401017400050100",
+            "01000000050102010100",
+            "0100000003010307",
+            "010000000701040000000000",
+            "01000000050105020103",
+            "010000000401050000",
         ]
     );
 }

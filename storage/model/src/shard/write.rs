@@ -103,13 +103,14 @@ pub(super) fn apply(
 
 /// What is decided about a request before its session is looked at: the outcome of an earlier try or of an earlier
 /// request with the same idempotency key, or a refusal of the key, or that it is too late at the log time `now`. A
-/// leader asks this before it refuses a request for another reason. `None` when nothing is decided yet.
+/// leader asks this before it refuses a request for another reason. The record is the session's, of the same state.
+/// `None` when nothing is decided yet.
 ///
 /// # Errors
 /// When the state cannot be read.
 pub fn decided(
     state: &impl StateRead,
-    (tenant, session): (TenantId, SessionId),
+    (tenant, session, record): (TenantId, SessionId, Option<&Record>),
     request: RequestTag,
     idempotency: Option<&IdempotencyTag>,
     now: UnixMillis,
@@ -121,8 +122,7 @@ pub fn decided(
         idempotency,
         now,
     };
-    let record = Record::load(state, tenant, session)?;
-    already(state, &target, record.as_ref())
+    already(state, &target, record)
 }
 
 fn already(

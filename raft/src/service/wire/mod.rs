@@ -22,7 +22,7 @@ use crate::service::list::{Part, PartRequest};
 const FORMAT: u8 = 1;
 const PREFIX_BYTES: usize = 5;
 /// Most bytes of a body: the largest document, and what a gateway's conversion may add.
-const MAX_BODY_BYTES: usize = MAX_DOCUMENT_BYTES + 4 * 1024 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = MAX_DOCUMENT_BYTES + 4 * 1024 * 1024;
 
 /// What another node is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -40,7 +40,7 @@ pub(super) enum Request {
 /// What it answers.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
-    Written(WriteReply),
+    Written(Box<WriteReply>),
     Read(ReadReply),
     Counted(u64),
     Listed(Part),
@@ -189,7 +189,7 @@ impl Reply {
     pub(super) fn decode(bytes: &Bytes) -> Result<Self, NotUnderstood> {
         let (head, body) = unframe::<ReplyHead>(bytes)?;
         Ok(match head {
-            ReplyHead::Written(head) => Self::Written(WriteReply {
+            ReplyHead::Written(head) => Self::Written(Box::new(WriteReply {
                 session: head.session,
                 version: head.version,
                 stored: head
@@ -198,7 +198,7 @@ impl Reply {
                     .transpose()?,
                 clean: head.clean,
                 replayed: head.replayed,
-            }),
+            })),
             ReplyHead::Found(head, staleness) => Self::Read(ReadReply::Found {
                 stored: Box::new(stored_of(&head, &body)?),
                 staleness,
