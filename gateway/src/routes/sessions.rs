@@ -297,7 +297,7 @@ pub(super) async fn read_as(call: Call, format: Format) -> Result<Response, ApiE
             return Ok(response);
         }
     };
-    let document = render(stored, format).await?;
+    let document = render(*stored, format).await?;
     let answer = Answer {
         headers: found.headers,
         ..Answer::json(StatusCode::OK, vec![document])
@@ -331,7 +331,7 @@ pub(super) async fn stats(call: Call) -> Result<Response, ApiError> {
 
 /// A session as it was read, or the version that the client knows.
 struct Found {
-    stored: Result<Stored, model::id::Version>,
+    stored: Result<Box<Stored>, model::id::Version>,
     headers: HeaderMap,
 }
 
