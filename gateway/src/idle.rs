@@ -37,7 +37,10 @@ impl<T> Idle<T> {
     fn moved(&mut self) {
         let now = Instant::now();
         let grain = self.idle / GRAINS;
-        if self.set_at.is_none_or(|set_at| now.duration_since(set_at) >= grain) {
+        if self
+            .set_at
+            .is_none_or(|set_at| now.duration_since(set_at) >= grain)
+        {
             self.set_at = Some(now);
             self.sleep.as_mut().reset(now + self.idle);
         }

@@ -124,6 +124,9 @@ impl Server {
                 ApiError::from(Code::Internal).render(&id)
             }
         };
+        if method == Method::HEAD {
+            response = without_body(response);
+        }
         let status = response.status();
         if status.is_server_error() {
             tracing::warn!(request = %id, %method, path, status = status.as_u16(), "request failed");
@@ -204,6 +207,17 @@ fn with_headers(mut response: Response, beside: &HeaderMap) -> Response {
         response.headers_mut().insert(name.clone(), value.clone());
     }
     response
+}
+
+/// The answer to a `HEAD`: an error, too, says how long its body would be and does not send it.
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        parts
+            .headers
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Response::from_parts(parts, Body::empty())
 }
 
 /// The client's own id for its request, if it is fit to be repeated, else a random one.

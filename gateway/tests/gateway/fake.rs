@@ -239,7 +239,10 @@ impl Sessions for Fake {
                 staleness,
             });
         }
-        Ok(ReadReply::Found { stored: Box::new(stored), staleness })
+        Ok(ReadReply::Found {
+            stored: Box::new(stored),
+            staleness,
+        })
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListReply, Failure> {

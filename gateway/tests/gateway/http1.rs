@@ -34,7 +34,12 @@ async fn json_too_deep_is_400_with_the_place() {
     let reply = post(setup.http(), SESSIONS, deep).await;
     assert_eq!(reply.status, StatusCode::BAD_REQUEST);
     assert_eq!(reply.code(), "invalid_document");
-    assert!(reply.json()["error"].as_str().expect("text").contains("128 levels"));
+    assert!(
+        reply.json()["error"]
+            .as_str()
+            .expect("text")
+            .contains("128 levels")
+    );
     still_serves(setup.http()).await;
 }
 
@@ -49,7 +54,11 @@ async fn ten_megabytes_of_keys_are_stored_or_refused() {
     }
     body.push('}');
     let reply = post(setup.http(), SESSIONS, body).await;
-    assert!(matches!(reply.status.as_u16(), 201 | 400 | 413), "{}", reply.status);
+    assert!(
+        matches!(reply.status.as_u16(), 201 | 400 | 413),
+        "{}",
+        reply.status
+    );
     still_serves(setup.http()).await;
 }
 
@@ -58,7 +67,10 @@ async fn invalid_utf8_is_400_with_the_offset() {
     let setup = Setup::new().await;
     let reply = post(setup.http(), SESSIONS, &b"{\"name\":\"\xff\"}"[..]).await;
     assert_eq!(reply.status, StatusCode::BAD_REQUEST);
-    assert_eq!(reply.json()["error"], "the body is not UTF-8: the first wrong byte is at offset 9");
+    assert_eq!(
+        reply.json()["error"],
+        "the body is not UTF-8: the first wrong byte is at offset 9"
+    );
     still_serves(setup.http()).await;
 }
 
@@ -66,9 +78,20 @@ async fn invalid_utf8_is_400_with_the_offset() {
 async fn a_truncated_body_is_400_and_stores_nothing() {
     let setup = Setup::new().await;
     let answer = put_raw(setup.http(), "content-length: 100\r\n", b"{\"name\":\"cut").await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("body_incomplete"), "{answer}");
-    let chunked = put_raw(setup.http(), "transfer-encoding: chunked\r\n", b"5\r\n{\"nam\r\n").await;
-    assert!(chunked.starts_with("HTTP/1.1 400") && chunked.contains("body_incomplete"), "{chunked}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("body_incomplete"),
+        "{answer}"
+    );
+    let chunked = put_raw(
+        setup.http(),
+        "transfer-encoding: chunked\r\n",
+        b"5\r\n{\"nam\r\n",
+    )
+    .await;
+    assert!(
+        chunked.starts_with("HTTP/1.1 400") && chunked.contains("body_incomplete"),
+        "{chunked}"
+    );
     assert!(setup.fake.writes().is_empty());
     still_serves(setup.http()).await;
 }
@@ -77,7 +100,10 @@ async fn a_truncated_body_is_400_and_stores_nothing() {
 async fn a_body_that_says_it_is_too_large_is_413_before_it_is_sent() {
     let setup = Setup::new().await;
     let answer = put_raw(setup.http(), "content-length: 52428801\r\n", b"").await;
-    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"),
+        "{answer}"
+    );
     still_serves(setup.http()).await;
 }
 
@@ -86,26 +112,52 @@ async fn header_floods_are_431_and_long_targets_414() {
     let setup = Setup::new().await;
     let many: String = (0..70).map(|at| format!("x-{at}: 1\r\n")).collect();
     let answer = put_raw(setup.http(), &many, b"").await;
-    assert!(answer.starts_with("HTTP/1.1 431") && answer.contains("headers_too_large"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 431") && answer.contains("headers_too_large"),
+        "{answer}"
+    );
     let large = format!("x-large: {}\r\n", "a".repeat(20_000));
     let answer = put_raw(setup.http(), &large, b"").await;
-    assert!(answer.starts_with("HTTP/1.1 431") && answer.contains("headers_too_large"), "{answer}");
-    for flood in ["x: 1\r\n".repeat(5000), format!("x: {}\r\n", "a".repeat(300_000))] {
+    assert!(
+        answer.starts_with("HTTP/1.1 431") && answer.contains("headers_too_large"),
+        "{answer}"
+    );
+    for flood in [
+        "x: 1\r\n".repeat(5000),
+        format!("x: {}\r\n", "a".repeat(300_000)),
+    ] {
         let answer = put_raw(setup.http(), &flood, b"").await;
-        assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 431") || answer.is_empty(),
+            "{answer}"
+        );
     }
-    let long = format!("GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "a".repeat(20_000));
+    let long = format!(
+        "GET /{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        "a".repeat(20_000)
+    );
     let answer = raw(setup.http(), long.as_bytes(), false).await;
-    assert!(answer.starts_with("HTTP/1.1 414") && answer.contains("target_too_long"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 414") && answer.contains("target_too_long"),
+        "{answer}"
+    );
     still_serves(setup.http()).await;
 }
 
 #[tokio::test]
 async fn what_is_no_http_ends_the_connection_and_nothing_else() {
     let setup = Setup::new().await;
-    for nonsense in ["\0\0\0\0\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "\u{16}\u{3}\u{1}\u{2}"] {
+    for nonsense in [
+        "\0\0\0\0\0\0\0\0\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "\u{16}\u{3}\u{1}\u{2}",
+    ] {
         let answer = raw(setup.http(), nonsense.as_bytes(), true).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 400"),
+            "{answer}"
+        );
     }
     still_serves(setup.http()).await;
 }
@@ -124,7 +176,10 @@ async fn a_connection_serves_many_requests_in_order() {
 async fn an_http10_request_is_answered() {
     let setup = Setup::new().await;
     let answer = raw(setup.http(), b"GET /health HTTP/1.0\r\n\r\n", false).await;
-    assert!(answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
@@ -134,7 +189,10 @@ async fn a_thousand_idle_connections_do_not_keep_others_out() {
     for at in 0..1000_usize {
         let mut stream = TcpStream::connect(setup.http()).await.expect("connects");
         if at % 2 == 0 {
-            stream.write_all(b"GET / HTTP/1.1\r\nx-half").await.expect("written");
+            stream
+                .write_all(b"GET / HTTP/1.1\r\nx-half")
+                .await
+                .expect("written");
         }
         idle.push(stream);
     }
@@ -145,17 +203,25 @@ async fn a_thousand_idle_connections_do_not_keep_others_out() {
 
 #[tokio::test]
 async fn one_connection_too_many_is_closed_at_once() {
-    let limits = LimitsConfig { connections: 2, ..LimitsConfig::default() };
+    let limits = LimitsConfig {
+        connections: 2,
+        ..LimitsConfig::default()
+    };
     let setup = Setup::with(limits, None).await;
     let mut kept = Vec::new();
     for _ in 0..2 {
         let mut stream = TcpStream::connect(setup.http()).await.expect("connects");
-        stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+        stream
+            .write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .expect("written");
         let mut byte = [0];
         stream.read_exact(&mut byte).await.expect("served");
         kept.push(stream);
     }
-    let mut third = TcpStream::connect(setup.http()).await.expect("the kernel accepts");
+    let mut third = TcpStream::connect(setup.http())
+        .await
+        .expect("the kernel accepts");
     let ended = third.read(&mut [0]).await;
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
 }
@@ -163,8 +229,15 @@ async fn one_connection_too_many_is_closed_at_once() {
 #[tokio::test]
 async fn answers_are_compressed_as_the_client_likes_and_say_so() {
     let setup = Setup::new().await;
-    let cookies: Vec<_> = (0..200).map(|at| json!({"name": format!("c{at}"), "value": "v", "domain": "d"})).collect();
-    let made = post(setup.http(), SESSIONS, json!({"cookies": cookies}).to_string()).await;
+    let cookies: Vec<_> = (0..200)
+        .map(|at| json!({"name": format!("c{at}"), "value": "v", "domain": "d"}))
+        .collect();
+    let made = post(
+        setup.http(),
+        SESSIONS,
+        json!({"cookies": cookies}).to_string(),
+    )
+    .await;
     let path = made.header("location").to_owned();
     let plain = get(setup.http(), &path).await;
     assert_eq!(plain.header("content-encoding"), "");
@@ -199,7 +272,11 @@ async fn answers_are_compressed_as_the_client_likes_and_say_so() {
 async fn compressed_bodies_are_taken_also_one_in_the_other() {
     let setup = Setup::new().await;
     let gzip = |bytes: &[u8]| {
-        gateway::negotiate::encode(&[Bytes::copy_from_slice(bytes)], gateway::negotiate::Coding::Gzip).expect("gzip")
+        gateway::negotiate::encode(
+            &[Bytes::copy_from_slice(bytes)],
+            gateway::negotiate::Coding::Gzip,
+        )
+        .expect("gzip")
     };
     let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 3).expect("zstd");
     let text = b"{\"name\":\"packed\"}";
@@ -212,8 +289,15 @@ async fn compressed_bodies_are_taken_also_one_in_the_other() {
     ];
     for (coding, body) in rows {
         let ask = request(Method::POST, setup.http(), SESSIONS).header("content-encoding", coding);
-        let ask = ask.header("content-type", "application/json").body(Full::new(Bytes::from(body)));
-        let reply = send(setup.http(), Protocol::Http1, to_origin_form(ask.expect("well formed"))).await;
+        let ask = ask
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)));
+        let reply = send(
+            setup.http(),
+            Protocol::Http1,
+            to_origin_form(ask.expect("well formed")),
+        )
+        .await;
         assert_eq!(reply.status, StatusCode::CREATED, "{coding}");
         assert_eq!(reply.json()["session"]["name"], "packed", "{coding}");
     }
@@ -224,11 +308,28 @@ async fn compressed_bodies_are_taken_also_one_in_the_other() {
         ("gzip", b"\x1f\x8b".to_vec()),
     ] {
         let ask = request(Method::POST, setup.http(), SESSIONS).header("content-encoding", coding);
-        let ask = ask.header("content-type", "application/json").body(Full::new(Bytes::from(body)));
-        let reply = send(setup.http(), Protocol::Http1, to_origin_form(ask.expect("well formed"))).await;
-        assert_eq!((reply.status.as_u16(), reply.code().as_str()), (400, "invalid_content_coding"), "{coding}");
+        let ask = ask
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)));
+        let reply = send(
+            setup.http(),
+            Protocol::Http1,
+            to_origin_form(ask.expect("well formed")),
+        )
+        .await;
+        assert_eq!(
+            (reply.status.as_u16(), reply.code().as_str()),
+            (400, "invalid_content_coding"),
+            "{coding}"
+        );
     }
-    let ask = request(Method::POST, setup.http(), SESSIONS).header("content-encoding", "gzip, gzip, gzip");
-    let reply = send(setup.http(), Protocol::Http1, to_origin_form(ask.body(Full::default()).expect("well formed"))).await;
+    let ask = request(Method::POST, setup.http(), SESSIONS)
+        .header("content-encoding", "gzip, gzip, gzip");
+    let reply = send(
+        setup.http(),
+        Protocol::Http1,
+        to_origin_form(ask.body(Full::default()).expect("well formed")),
+    )
+    .await;
     assert_eq!(reply.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }

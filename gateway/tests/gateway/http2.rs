@@ -22,13 +22,16 @@ async fn many_requests_share_a_connection() {
     let stream = TcpStream::connect(setup.http()).await.expect("connects");
     let mut tasks = JoinSet::new();
     let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("greets");
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .expect("greets");
     tasks.spawn(async { drop(connection.await) });
     let mut asked = JoinSet::new();
     for at in 0..100 {
         let mut sender = sender.clone();
         let body = Full::new(Bytes::from(format!("{{\"name\":\"{at}\"}}")));
-        let ask = request(Method::POST, setup.http(), "/api/v2/sessions").header("content-type", "application/json");
+        let ask = request(Method::POST, setup.http(), "/api/v2/sessions")
+            .header("content-type", "application/json");
         let ask = ask.body(body).expect("well formed");
         asked.spawn(async move { sender.send_request(ask).await.expect("answered").status() });
     }
@@ -45,7 +48,12 @@ async fn too_many_header_fields_are_431() {
     for at in 0..100 {
         ask = ask.header(format!("x-{at}"), "1");
     }
-    let reply = send(setup.http(), Protocol::Http2, ask.body(Full::default()).expect("well formed")).await;
+    let reply = send(
+        setup.http(),
+        Protocol::Http2,
+        ask.body(Full::default()).expect("well formed"),
+    )
+    .await;
     assert_eq!(reply.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     assert_eq!(reply.code(), "headers_too_large");
 }
@@ -66,35 +74,60 @@ fn connector(certificate: &rcgen::Certificate, alpn: &[u8]) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.der().clone()).expect("a certificate");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = config.expect("versions").with_root_certificates(roots).with_no_client_auth();
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let mut config = config
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
     TlsConnector::from(Arc::new(config))
 }
 
-async fn health(setup: &Setup, certificate: &rcgen::Certificate, alpn: &[u8]) -> std::io::Result<Version> {
+async fn health(
+    setup: &Setup,
+    certificate: &rcgen::Certificate,
+    alpn: &[u8],
+) -> std::io::Result<Version> {
     let stream = TcpStream::connect(setup.http()).await?;
     let name = ServerName::try_from("localhost").expect("a name");
     let stream = connector(certificate, alpn).connect(name, stream).await?;
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn));
-    assert_eq!(stream.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    assert_eq!(
+        stream.get_ref().1.protocol_version(),
+        Some(rustls::ProtocolVersion::TLSv1_3)
+    );
     let io = TokioIo::new(stream);
-    let ask = request(Method::GET, setup.http(), "/health").body(Full::<Bytes>::default()).expect("well formed");
+    let ask = request(Method::GET, setup.http(), "/health")
+        .body(Full::<Bytes>::default())
+        .expect("well formed");
     let mut tasks = JoinSet::new();
     let response = if alpn == b"h2" {
         let (mut sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.expect("greets");
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+                .await
+                .expect("greets");
         tasks.spawn(async { drop(connection.await) });
         sender.send_request(ask).await
     } else {
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.expect("greets");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
+            .await
+            .expect("greets");
         tasks.spawn(async { drop(connection.await) });
         sender.send_request(to_origin_form(ask)).await
     };
     let response = response.expect("answered");
     let version = response.version();
     assert_eq!(response.status(), StatusCode::OK);
-    assert!(!response.into_body().collect().await.expect("whole").to_bytes().is_empty());
+    assert!(
+        !response
+            .into_body()
+            .collect()
+            .await
+            .expect("whole")
+            .to_bytes()
+            .is_empty()
+    );
     Ok(version)
 }
 
@@ -103,8 +136,14 @@ async fn alpn_chooses_the_protocol_and_a_new_certificate_is_taken_over() {
     let folder = tempfile::tempdir().expect("made");
     let (config, old) = certificate(folder.path());
     let setup = Setup::with(LimitsConfig::default(), Some(config.clone())).await;
-    assert_eq!(health(&setup, &old, b"h2").await.expect("trusted"), Version::HTTP_2);
-    assert_eq!(health(&setup, &old, b"http/1.1").await.expect("trusted"), Version::HTTP_11);
+    assert_eq!(
+        health(&setup, &old, b"h2").await.expect("trusted"),
+        Version::HTTP_2
+    );
+    assert_eq!(
+        health(&setup, &old, b"http/1.1").await.expect("trusted"),
+        Version::HTTP_11
+    );
     // Half a certificate changes nothing.
     std::fs::write(&config.certificate, "nonsense").expect("written");
     assert!(health(&setup, &old, b"h2").await.is_ok());
@@ -114,7 +153,9 @@ async fn alpn_chooses_the_protocol_and_a_new_certificate_is_taken_over() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(crate::client::LIMIT, taken_over).await.expect("taken over in time");
+    tokio::time::timeout(crate::client::LIMIT, taken_over)
+        .await
+        .expect("taken over in time");
     assert!(health(&setup, &old, b"h2").await.is_err());
 }
 
@@ -123,7 +164,12 @@ async fn a_plain_client_of_a_tls_listener_costs_nothing() {
     let folder = tempfile::tempdir().expect("made");
     let (config, certificate) = certificate(folder.path());
     let setup = Setup::with(LimitsConfig::default(), Some(config)).await;
-    let answer = crate::client::raw(setup.http(), b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n", true).await;
+    let answer = crate::client::raw(
+        setup.http(),
+        b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n",
+        true,
+    )
+    .await;
     assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(health(&setup, &certificate, b"h2").await.is_ok());
 }
