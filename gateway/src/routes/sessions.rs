@@ -280,7 +280,7 @@ pub(super) async fn read_as(call: Call, format: Format) -> Result<Response, ApiE
     let stored = match found.stored {
         Ok(stored) if known.is_none() && none_match != Some(Condition::Any) => stored,
         Ok(_) | Err(_) => {
-            let tag = known.unwrap_or(Tag {
+            let tag = known.unwrap_or_else(|| Tag {
                 version,
                 format,
                 coding: call.coding(),

@@ -182,9 +182,25 @@ async fn an_http10_request_is_answered() {
     );
 }
 
+/// Resident memory of this process, both ends of all connections in it, in KiB.
+fn resident_kib() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .expect("a line");
+    line.split_whitespace()
+        .nth(1)
+        .expect("a number")
+        .parse()
+        .expect("a number")
+}
+
 #[tokio::test]
-async fn a_thousand_idle_connections_do_not_keep_others_out() {
+async fn a_thousand_idle_connections_are_cheap_and_do_not_keep_others_out() {
     let setup = Setup::new().await;
+    still_serves(setup.http()).await;
+    let before = resident_kib();
     let mut idle = Vec::new();
     for at in 0..1000_usize {
         let mut stream = TcpStream::connect(setup.http()).await.expect("connects");
@@ -197,6 +213,9 @@ async fn a_thousand_idle_connections_do_not_keep_others_out() {
         idle.push(stream);
     }
     still_serves(setup.http()).await;
+    let each = resident_kib().saturating_sub(before) * 1024 / idle.len();
+    println!("{each} bytes for each idle connection");
+    assert!(each < 40 * 1024, "{each}");
     drop(idle);
     still_serves(setup.http()).await;
 }
@@ -223,6 +242,7 @@ async fn one_connection_too_many_is_closed_at_once() {
         .await
         .expect("the kernel accepts");
     let ended = third.read(&mut [0]).await;
+    assert_eq!(kept.len(), 2);
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
 }
 

@@ -6,6 +6,7 @@ use futures::{SinkExt, StreamExt};
 use gateway::LimitsConfig;
 use http::{Method, StatusCode};
 use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::id::Version;
 use model::service::Change;
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::client::{LIMIT, Protocol, get, post, request, send, to_origin_form};
@@ -263,6 +265,44 @@ async fn a_key_in_the_path_opens_a_socket_and_a_wrong_one_does_not() {
             "{wrong}"
         );
     }
+}
+
+#[tokio::test]
+async fn http2_opens_a_socket_with_connect() {
+    let setup = Setup::new().await;
+    let stream = TcpStream::connect(setup.http()).await.expect("connects");
+    let mut tasks = tokio::task::JoinSet::new();
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .expect("greets");
+    tasks.spawn(async { drop(connection.await) });
+    // The server's settings, which permit this, have come with the first answer.
+    let first = request(Method::GET, setup.http(), "/health").body(Full::<bytes::Bytes>::default());
+    sender
+        .send_request(first.expect("well formed"))
+        .await
+        .expect("answered");
+    let mut ask = request(Method::CONNECT, setup.http(), "/api/v2/ws")
+        .header("sec-websocket-version", "13")
+        .body(Full::default())
+        .expect("well formed");
+    ask.extensions_mut()
+        .insert(hyper::ext::Protocol::from_static("websocket"));
+    let answer = sender.send_request(ask).await.expect("answered");
+    assert_eq!(answer.status(), StatusCode::OK);
+    let upgraded = TokioIo::new(hyper::upgrade::on(answer).await.expect("upgraded"));
+    let mut socket = WebSocketStream::from_raw_socket(upgraded, Role::Client, None).await;
+    socket
+        .send(Message::text("{\"type\":\"ping\"}"))
+        .await
+        .expect("sent");
+    let pong = timeout(LIMIT, socket.next())
+        .await
+        .expect("in time")
+        .expect("open")
+        .expect("whole");
+    assert_eq!(pong, Message::text("{\"type\":\"pong\"}"));
 }
 
 #[tokio::test]
