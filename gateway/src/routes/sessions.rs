@@ -32,6 +32,9 @@ const STALENESS: HeaderName = HeaderName::from_static("psp-staleness-ms");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
+/// After a write's deadline the store has so long to say how it ended, before we say that nobody knows.
+const STORE_KNOWS: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// What a new session is made of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Creation {
@@ -231,7 +234,7 @@ async fn write(call: &Call, write: Write) -> Result<Done, ApiError> {
         want_document: !minimal && !matches!(write.op, WriteOp::Delete | WriteOp::Clean),
         op: write.op,
     };
-    let reply = timeout_at(deadline.at, call.app.sessions.write(request)).await;
+    let reply = timeout_at(deadline.at + STORE_KNOWS, call.app.sessions.write(request)).await;
     let reply = reply.map_err(|_late| ApiError::from(Code::OutcomeUnknown))??;
     drop(write.body);
     let mut headers = HeaderMap::new();
