@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -171,7 +172,7 @@ impl Admin {
 
     fn ready(&self) -> Response<Body> {
         let mut reasons = self.hooks.unready();
-        if self.app.draining.is_cancelled() {
+        if self.app.leaving.load(Ordering::SeqCst) {
             reasons.push("draining".to_owned());
         }
         let leaderless: Vec<_> = self

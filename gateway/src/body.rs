@@ -104,8 +104,9 @@ async fn collect(
     let end = Instant::now() + limits.body_timeout;
     let mut body = pin!(body);
     let mut hold = Hold::default();
-    let mut parts = Parts::default();
-    let mut length = 0_usize;
+    // The first frame is often all there is: then nothing is copied.
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
     loop {
         let until = end.min(Instant::now() + limits.body_idle_timeout);
         let frame = timeout_at(until, body.frame()).await;
@@ -117,58 +118,31 @@ async fn collect(
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        length = length.saturating_add(data.len());
+        let length = first
+            .len()
+            .saturating_add(rest.len())
+            .saturating_add(data.len());
         if length > limit {
             return Err(Code::BodyTooLarge.into());
         }
         admission.grow(&mut hold, length)?;
-        parts.push(data);
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                // Room for what was announced costs memory only as it is filled.
+                rest.reserve(usize::try_from(declared).unwrap_or(0).max(length));
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
     }
-    let mut parts = parts.finish();
-    let bytes = if parts.len() > 1 {
-        // For the moment of the copy both are held.
-        let mut both = Hold::default();
-        admission.grow(&mut both, length)?;
-        parts.concat().into()
+    let bytes = if rest.is_empty() {
+        first
     } else {
-        parts.pop().unwrap_or_default()
+        rest.freeze()
     };
     Ok(Received { bytes, hold })
-}
-
-/// What has arrived. Small frames are joined: ten million of one byte would cost far more than their bytes.
-#[derive(Default)]
-struct Parts {
-    whole: Vec<Bytes>,
-    tail: BytesMut,
-}
-
-impl Parts {
-    const JOIN_BELOW: usize = 4096;
-    const JOINED: usize = 64 * 1024;
-
-    fn push(&mut self, data: Bytes) {
-        if data.len() < Self::JOIN_BELOW && !(self.whole.is_empty() && self.tail.is_empty()) {
-            self.tail.extend_from_slice(&data);
-            if self.tail.len() >= Self::JOINED {
-                self.whole.push(self.tail.split().freeze());
-            }
-        } else {
-            self.close_tail();
-            self.whole.push(data);
-        }
-    }
-
-    fn close_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.whole.push(self.tail.split().freeze());
-        }
-    }
-
-    fn finish(mut self) -> Vec<Bytes> {
-        self.close_tail();
-        self.whole
-    }
 }
 
 async fn decode(
@@ -200,7 +174,7 @@ async fn decode(
 }
 
 enum Decoder {
-    Gzip(flate2::write::MultiGzDecoder<Vec<u8>>),
+    Gzip(Box<flate2::write::MultiGzDecoder<Vec<u8>>>),
     Zstd {
         decoder: ZstdDecoder<'static>,
         whole: bool,
@@ -210,7 +184,8 @@ enum Decoder {
 impl Decoder {
     fn new(coding: Coding) -> Result<Self, ApiError> {
         if coding == Coding::Gzip {
-            return Ok(Self::Gzip(flate2::write::MultiGzDecoder::new(Vec::new())));
+            let decoder = flate2::write::MultiGzDecoder::new(Vec::new());
+            return Ok(Self::Gzip(Box::new(decoder)));
         }
         let internal = |_no_memory| ApiError::from(Code::Internal);
         let mut decoder = ZstdDecoder::new().map_err(internal)?;
@@ -264,10 +239,6 @@ impl Decoder {
     }
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the shape that map_err wants"
-)]
 fn broken(_error: std::io::Error) -> ApiError {
     Code::InvalidCoding.into()
 }

@@ -111,6 +111,9 @@ impl ApiError {
     }
 
     /// An error that says when it is worth to try again; whole seconds, rounded up, at least one.
+    ///
+    /// # Panics
+    /// Never: digits are a header value.
     #[must_use]
     pub fn retry(code: Code, after: Duration) -> Self {
         let seconds = after.as_millis().div_ceil(1000).max(1);

@@ -37,6 +37,7 @@ pub mod watch;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::service::Sessions;
@@ -152,9 +153,16 @@ impl Gateway {
         self.app.calls.count()
     }
 
+    /// `/readyz` says `draining` from now on; everything else goes on. For a load balancer to look elsewhere before
+    /// [`Gateway::drain`].
+    pub fn announce_drain(&self) {
+        self.app.leaving.store(true, Ordering::SeqCst);
+    }
+
     /// Says so in `/readyz`, accepts no more, ends watches, lets requests finish for at most `grace`, and ends. What
     /// is not finished then is cut off; its outcome is unknown to its client.
     pub async fn drain(mut self, grace: Duration) {
+        self.announce_drain();
         self.app.draining.cancel();
         self.app.tasks.close();
         if timeout(grace, self.app.tasks.wait()).await.is_err() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
 
 use crate::config::LimitsConfig;
 use crate::error::{ApiError, Code};
@@ -15,6 +16,8 @@ use crate::error::{ApiError, Code};
 const PIECE: usize = 1024;
 /// When it is worth to try again: a slot comes free within a request's time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a watch waits for room before it looks again.
+const WATCH_PAUSE: Duration = Duration::from_millis(20);
 
 /// Counts what is in hand.
 pub struct Admission {
@@ -94,15 +97,12 @@ impl Admission {
         Ok(())
     }
 
-    /// Makes a hold cover `bytes`, as soon as there is room. For watches, which wait instead of failing; holders of
-    /// bytes wait for nothing, so this ends.
+    /// Makes a hold cover `bytes`, or all there is, as soon as there is room. For watches, which wait instead of
+    /// failing. They do not queue: a large message that waits must not keep out small requests.
     pub async fn grow_when_free(&self, hold: &mut Hold, bytes: usize) {
-        let most = u32::try_from(self.most_pieces).unwrap_or(u32::MAX);
-        let pieces = missing(hold, bytes).min(most);
-        if pieces > 0 {
-            let permit = Arc::clone(&self.pieces).acquire_many_owned(pieces).await;
-            let permit = permit.expect("the semaphore is never closed");
-            *hold = std::mem::take(hold).and(Hold(Some(permit)));
+        let bytes = bytes.min(self.most_pieces.saturating_mul(PIECE));
+        while self.grow(hold, bytes).is_err() {
+            sleep(WATCH_PAUSE).await;
         }
     }
 

@@ -99,17 +99,24 @@ impl Metrics {
         }
     }
 
-    /// One request was answered. The path is as the routes see it.
-    pub(crate) fn answered(&self, path: &str, status: StatusCode, took: Duration) {
+    /// One request was answered. The path is as the routes see it; returned is the pattern that it is of, which is
+    /// fit for a log: a path may contain whatever a client put there.
+    pub(crate) fn answered(&self, path: &str, status: StatusCode, took: Duration) -> &'static str {
         let matches = |route: &&Route| is_of(path, route.pattern);
-        let Some(route) = self.routes.iter().find(matches).or(self.routes.last()) else {
-            return;
+        let Some(route) = self
+            .routes
+            .iter()
+            .find(matches)
+            .or_else(|| self.routes.last())
+        else {
+            return OTHER;
         };
         route.duration.record(took);
         let class = usize::from(status.as_u16() / 100).saturating_sub(1);
         if let Some(counter) = route.classes.get(class) {
             counter.increment(1);
         }
+        route.pattern
     }
 }
 

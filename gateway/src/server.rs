@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
@@ -51,7 +52,9 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     pub(crate) calls: Calls,
     pub(crate) started: Instant,
-    /// No new connections; watches end; answers close their connections.
+    /// `/readyz` says that this node leaves; everything else goes on.
+    pub(crate) leaving: AtomicBool,
+    /// No new connections; watches end; connections close after the answers that they owe.
     pub(crate) draining: CancellationToken,
     /// The time for that is over: connections end as they are.
     pub(crate) cut: CancellationToken,
@@ -73,6 +76,7 @@ impl App {
             metrics: Metrics::new(),
             calls: Calls::default(),
             started: Instant::now(),
+            leaving: AtomicBool::new(false),
             draining: CancellationToken::new(),
             cut: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -119,14 +123,18 @@ impl Server {
                 None => response,
             },
             Ok(Err(error)) => error.render(&id),
-            Err(_panic) => {
-                tracing::error!(request = %id, %method, path, "a handler panicked");
-                ApiError::from(Code::Internal).render(&id)
-            }
+            Err(_panic) => ApiError::from(Code::Internal).render(&id),
         };
+        if method == Method::HEAD {
+            response = without_body(response);
+        }
         let status = response.status();
-        if status.is_server_error() {
-            tracing::warn!(request = %id, %method, path, status = status.as_u16(), "request failed");
+        let took = started.elapsed();
+        let route = app.metrics.answered(&path, status, took);
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(request = %id, %method, route, "request failed");
+        } else {
+            tracing::debug!(request = %id, %method, route, status = status.as_u16(), ?took, "request answered");
         }
         let id = HeaderValue::from_str(&id).expect("a request id is visible ASCII");
         let headers = response.headers_mut();
@@ -140,7 +148,6 @@ impl Server {
         );
         origin.allow(headers);
         app.calls.answered(status);
-        app.metrics.answered(&path, status, started.elapsed());
         Ok(response)
     }
 
@@ -153,10 +160,6 @@ impl Server {
         check_head(&request, &self.app.limits)?;
         if request.method() == Method::OPTIONS {
             return Ok(empty(StatusCode::NO_CONTENT));
-        }
-        if self.app.draining.is_cancelled() {
-            let second = std::time::Duration::from_secs(1);
-            return Err(ApiError::retry(Code::Draining, second));
         }
         let _place = self.app.admission.request()?;
         *request.uri_mut() = target(path, request.uri().query())?;
@@ -204,6 +207,17 @@ fn with_headers(mut response: Response, beside: &HeaderMap) -> Response {
         response.headers_mut().insert(name.clone(), value.clone());
     }
     response
+}
+
+/// The answer to a `HEAD`: an error, too, says how long its body would be and does not send it.
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        parts
+            .headers
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Response::from_parts(parts, Body::empty())
 }
 
 /// The client's own id for its request, if it is fit to be repeated, else a random one.

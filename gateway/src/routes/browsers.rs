@@ -16,13 +16,11 @@ pub(super) async fn list(call: Call) -> Result<Response, ApiError> {
     Answer::json(StatusCode::OK, vec![none]).send(&call).await
 }
 
-#[expect(clippy::unused_async, reason = "handlers are async")]
 pub(super) async fn close(call: Call) -> Result<Response, ApiError> {
     call.wants(Access::Write)?;
     Err(Code::BrowserNotFound.into())
 }
 
-#[expect(clippy::unused_async, reason = "handlers are async")]
 pub(super) async fn connect(call: Call) -> Result<Response, ApiError> {
     call.wants(Access::Write)?;
     let text = "This server has no browser pool; restore the session in a browser of your own";

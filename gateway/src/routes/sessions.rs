@@ -32,6 +32,9 @@ const STALENESS: HeaderName = HeaderName::from_static("psp-staleness-ms");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
+/// After a write's deadline the store has so long to say how it ended, before we say that nobody knows.
+const STORE_KNOWS: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// What a new session is made of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Creation {
@@ -231,7 +234,7 @@ async fn write(call: &Call, write: Write) -> Result<Done, ApiError> {
         want_document: !minimal && !matches!(write.op, WriteOp::Delete | WriteOp::Clean),
         op: write.op,
     };
-    let reply = timeout_at(deadline.at, call.app.sessions.write(request)).await;
+    let reply = timeout_at(deadline.at + STORE_KNOWS, call.app.sessions.write(request)).await;
     let reply = reply.map_err(|_late| ApiError::from(Code::OutcomeUnknown))??;
     drop(write.body);
     let mut headers = HeaderMap::new();
@@ -280,7 +283,7 @@ pub(super) async fn read_as(call: Call, format: Format) -> Result<Response, ApiE
     let stored = match found.stored {
         Ok(stored) if known.is_none() && none_match != Some(Condition::Any) => stored,
         Ok(_) | Err(_) => {
-            let tag = known.unwrap_or(Tag {
+            let tag = known.unwrap_or_else(|| Tag {
                 version,
                 format,
                 coding: call.coding(),
@@ -297,7 +300,7 @@ pub(super) async fn read_as(call: Call, format: Format) -> Result<Response, ApiE
             return Ok(response);
         }
     };
-    let document = render(stored, format).await?;
+    let document = render(*stored, format).await?;
     let answer = Answer {
         headers: found.headers,
         ..Answer::json(StatusCode::OK, vec![document])
@@ -331,7 +334,7 @@ pub(super) async fn stats(call: Call) -> Result<Response, ApiError> {
 
 /// A session as it was read, or the version that the client knows.
 struct Found {
-    stored: Result<Stored, model::id::Version>,
+    stored: Result<Box<Stored>, model::id::Version>,
     headers: HeaderMap,
 }
 

@@ -48,6 +48,9 @@ struct Place {
 
 impl Place {
     fn take(app: &Arc<App>) -> Result<Self, ApiError> {
+        if app.draining.is_cancelled() {
+            return Err(ApiError::retry(Code::Draining, Duration::from_secs(1)));
+        }
         let permit = app.admission.watch()?;
         app.metrics.watches.increment(1);
         Ok(Self {
@@ -68,8 +71,8 @@ async fn news(app: &App, change: Change) -> Result<(News, Hold), ApiError> {
     let mut hold = Hold::default();
     let news = match change {
         Change::Updated { stored, resync } => {
-            // The document, and the message that contains it.
-            let length = stored.sections.len().saturating_mul(2);
+            // The document, the message that contains it, and the socket's copy.
+            let length = stored.sections.len().saturating_mul(3);
             app.admission.grow_when_free(&mut hold, length).await;
             let document = api::document(&stored, Format::Psp)?;
             News::Updated {

@@ -221,7 +221,7 @@ impl Transcript<'_> {
     fn matches(&mut self, place: &str, path: &str, expected: &Value, found: &Value) {
         match (expected, found) {
             (Value::String(text), _) if text == "<*>" => {
-                assert!(!found.is_null(), "{place}: {path} is missing")
+                assert!(!found.is_null(), "{place}: {path} is missing");
             }
             (Value::String(text), Value::String(found)) => {
                 let text = self.fill(text);
@@ -232,7 +232,7 @@ impl Transcript<'_> {
                     let path = format!("{path}.{key}");
                     match (value.as_str(), found.get(key)) {
                         (Some("<absent>"), there) => {
-                            assert!(there.is_none(), "{place}: {path} is there")
+                            assert!(there.is_none(), "{place}: {path} is there");
                         }
                         (_, Some(there)) => self.matches(place, &path, value, there),
                         (_, None) => panic!("{place}: {path} is missing in {found:?}"),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt;
 use gateway::{AdminHooks, AdminReply, AdminRequest};
-use model::document::{self, DocumentError, Input, Sections};
+use model::document::{self, CleanReport, DocumentError, Input};
 use model::id::{GroupId, RegionId, SessionId, TenantId, Version};
 use model::service::{
     Change, Changes, Consistency, Failure, ListReply, ListRequest, Listed, ReadReply, ReadRequest,
@@ -39,7 +39,6 @@ pub(crate) struct Fake {
 #[derive(Default)]
 struct State {
     sessions: BTreeMap<SessionId, Stored>,
-    gone: HashMap<SessionId, Version>,
     keys: HashMap<[u8; 32], ([u8; 32], SessionId)>,
     next_failure: Option<Failure>,
     writes: Vec<WriteRequest>,
@@ -105,7 +104,93 @@ impl Fake {
     }
 }
 
+impl Fake {
+    fn change(
+        &self,
+        state: &State,
+        request: &WriteRequest,
+    ) -> Result<(Stored, Option<CleanReport>), Failure> {
+        let current = state.matching(request)?;
+        let now = self.clock.now();
+        let changed = match &request.op {
+            WriteOp::Put(body) => {
+                document::put(&current.sections, &body.0).map(|input| (input, None))
+            }
+            WriteOp::Patch(body) => {
+                document::patch(&current.sections, &body.0).map(|input| (input, None))
+            }
+            _ => {
+                document::clean(&current.sections, now).map(|(input, report)| (input, Some(report)))
+            }
+        };
+        let (input, report) = changed.map_err(|e| bad(&e))?;
+        let version = current.version.next();
+        let Input {
+            sections, expires, ..
+        } = input;
+        Ok((
+            Stored {
+                version,
+                updated: now,
+                expires,
+                sections,
+                ..current
+            },
+            report,
+        ))
+    }
+
+    fn delete(&self, state: &mut State, request: &WriteRequest) -> Result<WriteReply, Failure> {
+        let session = request.session;
+        let version = state.matching(request)?.version.next();
+        state.sessions.remove(&session);
+        self.tell(session, Change::Deleted { version });
+        Ok(WriteReply {
+            session,
+            version,
+            stored: None,
+            clean: None,
+            replayed: false,
+        })
+    }
+}
+
 impl State {
+    /// The session, if it has a version that the request wants.
+    fn matching(&self, request: &WriteRequest) -> Result<Stored, Failure> {
+        let current = self.get(request.session)?;
+        match &request.if_match {
+            Some(wanted) if !wanted.contains(&current.version) => Err(Refused::VersionMismatch {
+                current: current.version,
+            }
+            .into()),
+            Some(_) | None => Ok(current),
+        }
+    }
+
+    /// What the request's key remembers.
+    fn replay(&self, request: &WriteRequest) -> Result<Option<WriteReply>, Failure> {
+        let known = request
+            .idempotency
+            .and_then(|tag| Some((tag, self.keys.get(&tag.key).copied()?)));
+        let Some((tag, (fingerprint, session))) = known else {
+            return Ok(None);
+        };
+        if fingerprint != tag.fingerprint {
+            return Err(Refused::KeyReused.into());
+        }
+        let stored = self.get(session)?;
+        let version = stored.version;
+        let stored = request.want_document.then_some(stored);
+        Ok(Some(WriteReply {
+            session,
+            version,
+            stored,
+            clean: None,
+            replayed: true,
+        }))
+    }
+
     fn get(&self, session: SessionId) -> Result<Stored, Failure> {
         self.sessions
             .get(&session)
@@ -124,76 +209,23 @@ impl Sessions for Fake {
         self.arrive().await?;
         let mut state = self.state.lock();
         state.writes.push(request.clone());
-        if let Some(tag) = request.idempotency
-            && let Some((fingerprint, session)) = state.keys.get(&tag.key).copied()
-        {
-            if fingerprint != tag.fingerprint {
-                return Err(Refused::KeyReused.into());
-            }
-            let stored = state.get(session)?;
-            let version = stored.version;
-            let stored = request.want_document.then_some(stored);
-            return Ok(WriteReply {
-                session,
-                version,
-                stored,
-                clean: None,
-                replayed: true,
-            });
+        if let Some(replayed) = state.replay(&request)? {
+            return Ok(replayed);
         }
-        let now = self.clock.now();
-        let mut clean = None;
-        let stored = match &request.op {
-            WriteOp::Create(body) => {
-                self.fresh(&request, document::create(&body.0).map_err(|e| bad(&e))?)
-            }
-            WriteOp::CreateV1(body) => {
-                self.fresh(&request, document::create_v1(&body.0).map_err(|e| bad(&e))?)
-            }
+        if request.op == WriteOp::Delete {
+            return self.delete(&mut state, &request);
+        }
+        let (stored, clean) = match &request.op {
+            WriteOp::Create(body) => (
+                self.fresh(&request, document::create(&body.0).map_err(|e| bad(&e))?),
+                None,
+            ),
+            WriteOp::CreateV1(body) => (
+                self.fresh(&request, document::create_v1(&body.0).map_err(|e| bad(&e))?),
+                None,
+            ),
             WriteOp::Put(_) | WriteOp::Patch(_) | WriteOp::Clean | WriteOp::Delete => {
-                let current = state.get(request.session)?;
-                if let Some(wanted) = &request.if_match
-                    && !wanted.contains(&current.version)
-                {
-                    return Err(Refused::VersionMismatch {
-                        current: current.version,
-                    }
-                    .into());
-                }
-                let change = |sections: &Sections| match &request.op {
-                    WriteOp::Put(body) => {
-                        document::put(sections, &body.0).map(|input| (input, None))
-                    }
-                    WriteOp::Patch(body) => {
-                        document::patch(sections, &body.0).map(|input| (input, None))
-                    }
-                    _ => {
-                        document::clean(sections, now).map(|(input, report)| (input, Some(report)))
-                    }
-                };
-                if request.op == WriteOp::Delete {
-                    state.sessions.remove(&request.session);
-                    let version = current.version.next();
-                    state.gone.insert(request.session, version);
-                    self.tell(request.session, Change::Deleted { version });
-                    let session = request.session;
-                    return Ok(WriteReply {
-                        session,
-                        version,
-                        stored: None,
-                        clean: None,
-                        replayed: false,
-                    });
-                }
-                let (input, report) = change(&current.sections).map_err(|e| bad(&e))?;
-                clean = report;
-                Stored {
-                    version: current.version.next(),
-                    updated: now,
-                    expires: input.expires,
-                    sections: input.sections,
-                    ..current
-                }
+                self.change(&state, &request)?
             }
         };
         state.sessions.insert(stored.session, stored.clone());
@@ -239,7 +271,10 @@ impl Sessions for Fake {
                 staleness,
             });
         }
-        Ok(ReadReply::Found { stored, staleness })
+        Ok(ReadReply::Found {
+            stored: Box::new(stored),
+            staleness,
+        })
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListReply, Failure> {

@@ -1,5 +1,7 @@
 //! The gateway against a store in memory, over real sockets: one binary, so that it is linked once.
 
+#![expect(clippy::panic, reason = "helpers of tests fail as tests do")]
+
 mod auth;
 mod client;
 mod contract;
