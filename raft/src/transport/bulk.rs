@@ -213,7 +213,7 @@ impl BulkCalls {
         let (mut sender, receiver) = oneshot::channel();
         let exchange =
             Exchange { peer: Arc::clone(peer), sent: Arc::clone(&sent), counts: Arc::clone(&self.counts) };
-        peer.shared.tasks.spawn(async move {
+        peer.shared.spawn(async move {
             let _place = place;
             let stop = exchange.peer.stop.clone();
             tokio::select! {

@@ -181,7 +181,7 @@ impl Peer {
         self.way.node
     }
 
-    /// Queues a call now, behind all calls queued before on its lane; the reply is awaited later. Dropping the future
+    /// Queues a call now, from any thread, behind all calls queued before on its lane; the reply is awaited later. Dropping the future
     /// gives the call up.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use model::id::NodeId;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,8 +28,17 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) inbound: Arc<dyn Inbound>,
     pub(super) tasks: TaskTracker,
+    /// Where the tasks run, so that calls may be made from any thread.
+    pub(super) runtime: Handle,
     pub(super) stop: CancellationToken,
     pub(super) accepted: Accepted,
+}
+
+impl Shared {
+    /// Starts a task that closing the transport waits for.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.tasks.spawn_on(task, &self.runtime));
+    }
 }
 
 /// The transport of one node.
@@ -44,7 +54,7 @@ impl NodeTransport {
         let carrier = Carrier::Quic(carrier);
         let transport = Self::new(identity.node(), carrier, (timing, limits), inbound);
         let shared = &transport.shared;
-        shared.tasks.spawn(server::accept(Arc::clone(shared), endpoint));
+        shared.spawn(server::accept(Arc::clone(shared), endpoint));
         Ok(transport)
     }
 
@@ -62,6 +72,7 @@ impl NodeTransport {
             limits,
             inbound,
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
             stop: CancellationToken::new(),
             accepted: Accepted::default(),
         });
@@ -72,7 +83,7 @@ impl NodeTransport {
         let mut peers = self.peers.lock();
         let way = peers.entry(node).or_insert_with(|| {
             let way = PeerWay::new(node, Arc::clone(&self.shared));
-            self.shared.tasks.spawn(Arc::clone(&way).run());
+            self.shared.spawn(Arc::clone(&way).run());
             way
         });
         Arc::clone(way)

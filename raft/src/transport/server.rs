@@ -85,7 +85,7 @@ pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint) {
             continue;
         };
         let door = Arc::clone(&door);
-        shared.tasks.spawn(async move {
+        shared.spawn(async move {
             let _place = place;
             tokio::select! {
                 biased;

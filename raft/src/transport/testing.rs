@@ -127,15 +127,15 @@ impl Net {
         self.0.state.lock().seats.insert(node, sender);
         let door = Door::new(&transport.shared);
         let shared = Arc::clone(&transport.shared);
-        transport.shared.tasks.spawn(async move {
+        transport.shared.spawn(async move {
             let stop = shared.stop.clone();
             while let Some(Some(memory)) = stop.run_until_cancelled(incoming.recv()).await {
                 let (door, stop) = (Arc::clone(&door), shared.stop.clone());
-                shared.tasks.spawn(async move {
+                shared.spawn(async move {
                     let from = memory.both.from;
                     let connection = Connection::Memory(memory);
-                    // A transport that stops serves no one any more.
-                    drop(stop.run_until_cancelled(door.serve_node(from, &connection)).await);
+                    let served = stop.run_until_cancelled(door.serve_node(from, &connection)).await;
+                    tracing::trace!(%from, stopped = served.is_none(), "connection served");
                 });
             }
         });

@@ -2,8 +2,10 @@
 //!
 //! Each file is one promise of the module's header. Nothing sleeps: conditions are waited for, with a limit.
 
+mod authority;
 mod bounds;
 mod calls;
+mod frames;
 mod large;
 mod memory;
 mod trust;
