@@ -46,8 +46,12 @@ pub(super) struct Answers {
 
 impl Answers {
     pub(super) fn new(lane: Lane, limits: AnswerLimits) -> Arc<Self> {
-        let state =
-            State { open: 0, waiting: VecDeque::new(), waiting_bytes: 0, closed: false };
+        let state = State {
+            open: 0,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            closed: false,
+        };
         Arc::new(Self {
             lane,
             limits,
@@ -87,14 +91,22 @@ impl Answers {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         while batch.bytes() < BATCH_BYTES {
-            let Some((id, outcome)) = state.waiting.pop_front() else { break };
+            let Some((id, outcome)) = state.waiting.pop_front() else {
+                break;
+            };
             let (status, body) = match outcome {
                 Ok(body) => (0, body),
                 Err(error) => (error.code.max(1), error.detail),
             };
             state.waiting_bytes -= HEADER_BYTES + body.len();
             state.open -= 1;
-            let header = Header { frame: FrameType::Reply, kind: 0, id, group: 0, status };
+            let header = Header {
+                frame: FrameType::Reply,
+                kind: 0,
+                id,
+                group: 0,
+                status,
+            };
             batch.push(&header, body);
         }
         if !state.waiting.is_empty() {
@@ -136,7 +148,10 @@ impl ReplySink for Answers {
         let (outcome, bytes) = if fits {
             (outcome, bytes)
         } else {
-            (Err(RemoteError::code(RemoteError::OVERLOADED)), HEADER_BYTES)
+            (
+                Err(RemoteError::code(RemoteError::OVERLOADED)),
+                HEADER_BYTES,
+            )
         };
         state.waiting_bytes += bytes;
         state.waiting.push_back((id, outcome));
@@ -152,7 +167,10 @@ impl ReplySink for Answers {
 mod tests {
     use super::*;
 
-    const LIMITS: AnswerLimits = AnswerLimits { calls: 2, waiting_bytes: 1000 };
+    const LIMITS: AnswerLimits = AnswerLimits {
+        calls: 2,
+        waiting_bytes: 1000,
+    };
 
     #[tokio::test]
     async fn the_lane_is_not_read_while_too_many_calls_are_open() {
@@ -162,7 +180,10 @@ mod tests {
         let mut third = Box::pin(answers.admit());
         assert!(futures::poll!(&mut third).is_pending());
         answers.reply(0, Ok(Bytes::new()));
-        assert!(futures::poll!(&mut third).is_pending(), "a reply counts until it is written");
+        assert!(
+            futures::poll!(&mut third).is_pending(),
+            "a reply counts until it is written"
+        );
         answers.fill(&mut Batch::default()).await;
         third.await;
     }

@@ -202,7 +202,10 @@ impl RemoteError {
     /// An error without detail.
     #[must_use]
     pub const fn code(code: u16) -> Self {
-        Self { code, detail: Bytes::new() }
+        Self {
+            code,
+            detail: Bytes::new(),
+        }
     }
 }
 
@@ -238,7 +241,10 @@ impl Refusal {
             short => (0, short),
         };
         let reason = &reason[..reason.len().min(Self::MAX_REASON)];
-        Self { code, reason: String::from_utf8_lossy(reason).into_owned() }
+        Self {
+            code,
+            reason: String::from_utf8_lossy(reason).into_owned(),
+        }
     }
 }
 

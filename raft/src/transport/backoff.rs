@@ -41,7 +41,9 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_second_and_start_again() {
         let mut backoff = Backoff::default();
-        let pauses: Vec<_> = (0..12).map(|turn| backoff.next(f64::from(turn) / 12.0)).collect();
+        let pauses: Vec<_> = (0..12)
+            .map(|turn| backoff.next(f64::from(turn) / 12.0))
+            .collect();
         assert!(pauses[0] <= FIRST && pauses[0] >= FIRST / 2);
         assert!(pauses.iter().all(|pause| *pause <= LONGEST));
         assert!(pauses[11] >= LONGEST / 2);

@@ -46,13 +46,19 @@ impl Link {
         Self {
             purpose,
             dialing: tokio::sync::Mutex::new(()),
-            state: Mutex::new(LinkState { backoff: Backoff::default(), down: None }),
+            state: Mutex::new(LinkState {
+                backoff: Backoff::default(),
+                down: None,
+            }),
             current: Mutex::new(None),
         }
     }
 
     fn standing(&self) -> Option<Connection> {
-        self.current.lock().clone().filter(|connection| connection.end().is_none())
+        self.current
+            .lock()
+            .clone()
+            .filter(|connection| connection.end().is_none())
     }
 
     fn pause(&self) -> Option<CallError> {
@@ -90,7 +96,10 @@ impl Link {
 
     /// Ends a pause.
     pub(super) fn forgive(&self) {
-        *self.state.lock() = LinkState { backoff: Backoff::default(), down: None };
+        *self.state.lock() = LinkState {
+            backoff: Backoff::default(),
+            down: None,
+        };
     }
 
     pub(super) fn close(&self, code: VarInt, reason: &[u8]) {
@@ -123,7 +132,11 @@ impl Link {
             status: 0,
         };
         let mut chunks = one_frame(&header, open.header);
-        stream.writer.write_all(&mut chunks).await.map_err(|_broken| CallError::Closed)?;
+        stream
+            .writer
+            .write_all(&mut chunks)
+            .await
+            .map_err(|_broken| CallError::Closed)?;
         Ok(stream)
     }
 }
@@ -176,13 +189,19 @@ impl BulkCalls {
     }
 
     pub(super) fn load(&self) -> (usize, usize) {
-        (self.flight.calls.load(Ordering::Relaxed), self.flight.bytes.load(Ordering::Relaxed))
+        (
+            self.flight.calls.load(Ordering::Relaxed),
+            self.flight.bytes.load(Ordering::Relaxed),
+        )
     }
 
     fn place(&self, bytes: usize) -> Result<Place, CallError> {
         let calls = self.flight.calls.fetch_add(1, Ordering::Relaxed);
         let before = self.flight.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let place = Place { flight: Arc::clone(&self.flight), bytes };
+        let place = Place {
+            flight: Arc::clone(&self.flight),
+            bytes,
+        };
         if calls >= self.limits.calls || before + bytes > self.limits.waiting_bytes {
             self.counts.turned_away();
             return Err(CallError::TooBusy);
@@ -211,8 +230,11 @@ impl BulkCalls {
             status: 0,
         };
         let (mut sender, receiver) = oneshot::channel();
-        let exchange =
-            Exchange { peer: Arc::clone(peer), sent: Arc::clone(&sent), counts: Arc::clone(&self.counts) };
+        let exchange = Exchange {
+            peer: Arc::clone(peer),
+            sent: Arc::clone(&sent),
+            counts: Arc::clone(&self.counts),
+        };
         peer.shared.spawn(async move {
             let _place = place;
             let stop = exchange.peer.stop.clone();
@@ -235,7 +257,10 @@ struct Exchange {
 
 impl Exchange {
     async fn run(&self, header: &Header, body: Bytes) -> Result<Bytes, CallError> {
-        let ByteStream { mut writer, mut reader } = self.peer.bulk_link().stream(&self.peer).await?;
+        let ByteStream {
+            mut writer,
+            mut reader,
+        } = self.peer.bulk_link().stream(&self.peer).await?;
         self.counts.sent(1, HEADER_BYTES + body.len());
         self.sent.0.store(true, Ordering::Release);
         let whole = writer.write_all(&mut one_frame(header, body)).await.is_ok();

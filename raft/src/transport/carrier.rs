@@ -45,7 +45,10 @@ impl Carrier {
         match self {
             Self::Quic(carrier) => {
                 let address = address.ok_or(CallError::Unreachable("its address is not known"))?;
-                carrier.connect(node, address, purpose).await.map(Connection::Quic)
+                carrier
+                    .connect(node, address, purpose)
+                    .await
+                    .map(Connection::Quic)
             }
             #[cfg(any(test, feature = "testing"))]
             Self::Memory(port) => port.connect(node).await.map(Connection::Memory),
@@ -140,7 +143,11 @@ impl Current {
                 .migration(false);
             Arc::new(config)
         };
-        Self { loopback: server(true), network: server(false), tls }
+        Self {
+            loopback: server(true),
+            network: server(false),
+            tls,
+        }
     }
 }
 
@@ -152,7 +159,10 @@ impl QuicCarrier {
         timing: Timing,
     ) -> Result<(Self, Endpoint), StartError> {
         let tls = Tls::new(identity).map_err(StartError::Identity)?;
-        let profiles = Profiles::new(Timers { keep_alive: timing.keep_alive, idle: timing.idle });
+        let profiles = Profiles::new(Timers {
+            keep_alive: timing.keep_alive,
+            idle: timing.idle,
+        });
         let current = Current::new(tls, &profiles);
         let socket_gone = CancellationToken::new();
         let socket = socket::bind(listen, socket_gone.clone()).map_err(StartError::Bind)?;
@@ -186,7 +196,11 @@ impl QuicCarrier {
     /// How to accept a dialer, by where it is.
     pub(super) fn server_config(&self, loopback: bool) -> Arc<quinn::ServerConfig> {
         let current = self.current.read();
-        Arc::clone(if loopback { &current.loopback } else { &current.network })
+        Arc::clone(if loopback {
+            &current.loopback
+        } else {
+            &current.network
+        })
     }
 
     async fn connect(
@@ -195,7 +209,9 @@ impl QuicCarrier {
         address: SocketAddr,
         purpose: Purpose,
     ) -> Result<quinn::Connection, CallError> {
-        let endpoint = self.endpoint().ok_or(CallError::Unreachable("this node is stopping"))?;
+        let endpoint = self
+            .endpoint()
+            .ok_or(CallError::Unreachable("this node is stopping"))?;
         let mut config = ClientConfig::new(Arc::clone(&self.current.read().tls.client) as _);
         config.transport_config(self.profiles.dial(purpose, address));
         let connecting = endpoint

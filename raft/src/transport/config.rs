@@ -25,7 +25,12 @@ impl Config {
     /// A configuration with the usual timers and bounds.
     #[must_use]
     pub fn new(listen: SocketAddr, identity: Identity) -> Self {
-        Self { listen, identity, timing: Timing::default(), limits: Limits::default() }
+        Self {
+            listen,
+            identity,
+            timing: Timing::default(),
+            limits: Limits::default(),
+        }
     }
 }
 
@@ -72,10 +77,22 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            control: LaneLimits { calls: 4096, waiting_bytes: 4 << 20 },
-            data: LaneLimits { calls: 16_384, waiting_bytes: 32 << 20 },
-            bulk: LaneLimits { calls: 48, waiting_bytes: 256 << 20 },
-            answers: AnswerLimits { calls: 8192, waiting_bytes: 32 << 20 },
+            control: LaneLimits {
+                calls: 4096,
+                waiting_bytes: 4 << 20,
+            },
+            data: LaneLimits {
+                calls: 16_384,
+                waiting_bytes: 32 << 20,
+            },
+            bulk: LaneLimits {
+                calls: 48,
+                waiting_bytes: 256 << 20,
+            },
+            answers: AnswerLimits {
+                calls: 8192,
+                waiting_bytes: 32 << 20,
+            },
             bulk_arriving_bytes: 256 << 20,
             connections: 1024,
             joiners: 8,

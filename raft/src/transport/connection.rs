@@ -101,7 +101,11 @@ impl Connection {
         match self {
             Self::Quic(connection) => {
                 let path = connection.stats().path;
-                Path { rtt: path.rtt, lost_packets: path.lost_packets, mtu: path.current_mtu }
+                Path {
+                    rtt: path.rtt,
+                    lost_packets: path.lost_packets,
+                    mtu: path.current_mtu,
+                }
             }
             #[cfg(any(test, feature = "testing"))]
             Self::Memory(connection) => connection.path(),

@@ -32,8 +32,7 @@ pub(super) async fn dial(
         Ok(connection)
     };
     let outcome = tokio::time::timeout(shared.timing.dial, attempt).await;
-    let outcome =
-        outcome.unwrap_or(Err(CallError::Unreachable("no answer to the dial")));
+    let outcome = outcome.unwrap_or(Err(CallError::Unreachable("no answer to the dial")));
     match &outcome {
         Ok(_) => tracing::debug!(%node, ?purpose, "connected"),
         Err(error) => tracing::debug!(%node, ?purpose, %error, "not connected"),
@@ -47,14 +46,24 @@ async fn greet(
     connection: &Connection,
     purpose: Purpose,
 ) -> Result<(), CallError> {
-    let lost = || connection.end().unwrap_or(CallError::Unreachable("no greeting"));
+    let lost = || {
+        connection
+            .end()
+            .unwrap_or(CallError::Unreachable("no greeting"))
+    };
     let hello = shared.inbound.hello_out(node);
     if hello.len() > HELLO_BYTES {
         return Err(CallError::TooLarge);
     }
-    let ByteStream { mut writer, mut reader } = connection.open().await?;
+    let ByteStream {
+        mut writer,
+        mut reader,
+    } = connection.open().await?;
     let header = Header::bare(FrameType::Hello, purpose.number());
-    writer.write_all(&mut one_frame(&header, hello)).await.map_err(|_broken| lost())?;
+    writer
+        .write_all(&mut one_frame(&header, hello))
+        .await
+        .map_err(|_broken| lost())?;
     writer.finish().await.map_err(|_broken| lost())?;
     let welcome = match read_frame(&mut reader, HELLO_BYTES).await {
         Ok(Some(frame)) if frame.header.frame == FrameType::Welcome => frame.body,

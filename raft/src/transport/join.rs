@@ -86,12 +86,22 @@ async fn exchange(
         .map_err(|error| unreachable(&error))?;
     let connection = connecting.await.map_err(|error| unreachable(&error))?;
     let connection = Connection::Quic(connection);
-    let ByteStream { mut writer, mut reader } =
-        connection.open().await.map_err(|error| unreachable(&error))?;
+    let ByteStream {
+        mut writer,
+        mut reader,
+    } = connection
+        .open()
+        .await
+        .map_err(|error| unreachable(&error))?;
     let mut chunks = one_frame(&Header::bare(FrameType::Call, 0), request);
-    writer.write_all(&mut chunks).await.map_err(|error| unreachable(&error))?;
+    writer
+        .write_all(&mut chunks)
+        .await
+        .map_err(|error| unreachable(&error))?;
     writer.finish().await.map_err(|error| unreachable(&error))?;
-    let frame = read_frame(&mut reader, MAX_BYTES).await.map_err(|error| unreachable(&error))?;
+    let frame = read_frame(&mut reader, MAX_BYTES)
+        .await
+        .map_err(|error| unreachable(&error))?;
     let Some(frame) = frame.filter(|frame| frame.header.frame == FrameType::Reply) else {
         let reason = connection.end().map_or_else(
             || "the node ended the exchange".to_owned(),
@@ -101,7 +111,10 @@ async fn exchange(
     };
     match frame.header.status {
         0 => Ok(frame.body),
-        code => Err(JoinError::Remote(RemoteError { code, detail: frame.body })),
+        code => Err(JoinError::Remote(RemoteError {
+            code,
+            detail: frame.body,
+        })),
     }
 }
 
@@ -118,19 +131,31 @@ pub(super) async fn serve(inbound: &dyn Inbound, connection: &Connection) {
 }
 
 async fn answer(inbound: &dyn Inbound, connection: &Connection) -> Option<()> {
-    let ByteStream { mut writer, mut reader } = connection.accept().await.ok()?;
+    let ByteStream {
+        mut writer,
+        mut reader,
+    } = connection.accept().await.ok()?;
     let frame = read_frame(&mut reader, MAX_BYTES).await.ok()??;
     if frame.header.frame != FrameType::Call {
         return None;
     }
     let (reply, outcome) = Reply::channel();
     inbound.join(frame.body, reply);
-    let (status, body) = match outcome.await.unwrap_or(Err(RemoteError::code(RemoteError::DROPPED))) {
+    let (status, body) = match outcome
+        .await
+        .unwrap_or(Err(RemoteError::code(RemoteError::DROPPED)))
+    {
         Ok(body) if body.len() > MAX_BYTES => (RemoteError::OVERLOADED, Bytes::new()),
         Ok(body) => (0, body),
         Err(error) => (error.code.max(1), error.detail),
     };
-    let header = Header { frame: FrameType::Reply, kind: 0, id: frame.header.id, group: 0, status };
+    let header = Header {
+        frame: FrameType::Reply,
+        kind: 0,
+        id: frame.header.id,
+        group: 0,
+        status,
+    };
     writer.write_all(&mut one_frame(&header, body)).await.ok()?;
     writer.finish().await.ok()
 }

@@ -87,7 +87,9 @@ pub struct Transport(Arc<NodeTransport>);
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transport").field("node", &self.node()).finish_non_exhaustive()
+        f.debug_struct("Transport")
+            .field("node", &self.node())
+            .finish_non_exhaustive()
     }
 }
 
@@ -116,7 +118,9 @@ impl Transport {
     /// The way to `node`, which is dialed when something is to be sent. Cheap, but worth keeping.
     #[must_use]
     pub fn peer(&self, node: NodeId) -> Peer {
-        Peer { way: self.0.way(node) }
+        Peer {
+            way: self.0.way(node),
+        }
     }
 
     /// Says where `node` is. A connection to another place is closed.
@@ -153,7 +157,11 @@ impl Transport {
     /// Figures about all peers that were ever asked for and not forgotten, in order of their ids.
     #[must_use]
     pub fn stats(&self) -> Vec<(NodeId, PeerStats)> {
-        self.0.ways().iter().map(|way| (way.node, way.stats())).collect()
+        self.0
+            .ways()
+            .iter()
+            .map(|way| (way.node, way.stats()))
+            .collect()
     }
 
     /// Closes all connections, fails all calls, and waits for the transport's tasks.
@@ -170,7 +178,9 @@ pub struct Peer {
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("node", &self.way.node).finish_non_exhaustive()
+        f.debug_struct("Peer")
+            .field("node", &self.way.node)
+            .finish_non_exhaustive()
     }
 }
 

@@ -49,7 +49,12 @@ pub(super) struct NodeTransport {
 
 impl NodeTransport {
     pub(super) fn start(config: Config, inbound: Arc<dyn Inbound>) -> Result<Self, StartError> {
-        let Config { listen, identity, timing, limits } = config;
+        let Config {
+            listen,
+            identity,
+            timing,
+            limits,
+        } = config;
         let (carrier, endpoint) = QuicCarrier::start(listen, &identity, timing)?;
         let carrier = Carrier::Quic(carrier);
         let transport = Self::new(identity.node(), carrier, (timing, limits), inbound);
@@ -76,7 +81,10 @@ impl NodeTransport {
             stop: CancellationToken::new(),
             accepted: Accepted::default(),
         });
-        Self { shared, peers: Mutex::new(BTreeMap::new()) }
+        Self {
+            shared,
+            peers: Mutex::new(BTreeMap::new()),
+        }
     }
 
     pub(super) fn way(&self, node: NodeId) -> Arc<PeerWay> {
@@ -106,11 +114,15 @@ impl NodeTransport {
         if let Some(way) = self.peers.lock().remove(&node) {
             way.stop.cancel();
         }
-        self.shared.accepted.close_all(node, codes::DONE, b"forgotten");
+        self.shared
+            .accepted
+            .close_all(node, codes::DONE, b"forgotten");
     }
 
     pub(super) fn refuse(&self, node: NodeId, refusal: &Refusal) {
-        self.shared.accepted.close_all(node, codes::REFUSED, &refusal.encode());
+        self.shared
+            .accepted
+            .close_all(node, codes::REFUSED, &refusal.encode());
         if let Some(way) = self.known(node) {
             way.close_connections(codes::REFUSED, &refusal.encode());
         }

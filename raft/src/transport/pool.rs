@@ -98,7 +98,11 @@ impl PeerWay {
     pub(super) async fn dial(&self, purpose: Purpose) -> Result<Connection, CallError> {
         let address = *self.address.lock();
         let outcome = dial(&self.shared, self.node, address, purpose).await;
-        let counter = if outcome.is_ok() { &self.connects } else { &self.dial_failures };
+        let counter = if outcome.is_ok() {
+            &self.connects
+        } else {
+            &self.dial_failures
+        };
         counter.fetch_add(1, Ordering::Relaxed);
         outcome
     }
@@ -225,17 +229,31 @@ impl PeerWay {
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
-        self.main.lock().as_ref().map(|connection| connection.path().rtt)
+        self.main
+            .lock()
+            .as_ref()
+            .map(|connection| connection.path().rtt)
     }
 
     pub(super) fn stats(&self) -> PeerStats {
         let main = self.main.lock().clone();
         let path = main.as_ref().map(Connection::path).unwrap_or_default();
-        let lanes = [&self.control.counts, &self.data.counts, &self.bulk_calls.counts];
+        let lanes = [
+            &self.control.counts,
+            &self.data.counts,
+            &self.bulk_calls.counts,
+        ];
         let sum = |counter: fn(&Counts) -> &AtomicU64| {
-            lanes.iter().map(|counts| counter(counts).load(Ordering::Relaxed)).sum()
+            lanes
+                .iter()
+                .map(|counts| counter(counts).load(Ordering::Relaxed))
+                .sum()
         };
-        let loads = [self.control.load(), self.data.load(), self.bulk_calls.load()];
+        let loads = [
+            self.control.load(),
+            self.data.load(),
+            self.bulk_calls.load(),
+        ];
         PeerStats {
             connected: main.is_some(),
             rtt: main.is_some().then_some(path.rtt),
@@ -255,7 +273,10 @@ impl PeerWay {
 
 /// Writes the calls of a lane and reads their replies until the stream ends; gives what was wrong, if it was the bytes.
 async fn run_lane(lane: Lane, queue: Arc<CallQueue>, stream: ByteStream) -> Option<WireError> {
-    let ByteStream { mut writer, mut reader } = stream;
+    let ByteStream {
+        mut writer,
+        mut reader,
+    } = stream;
     tokio::select! {
         biased;
         outcome = read_replies(lane, &queue, &mut reader) => outcome.err(),

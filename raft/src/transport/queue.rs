@@ -88,7 +88,12 @@ impl CallQueue {
             calls: HashMap::new(),
             next: 0,
         };
-        Self { limits, state: Mutex::new(state), ready: Notify::new(), counts: Counts::default() }
+        Self {
+            limits,
+            state: Mutex::new(state),
+            ready: Notify::new(),
+            counts: Counts::default(),
+        }
     }
 
     /// Queues a call behind all earlier ones. Gives its number and where its outcome will be.
@@ -115,7 +120,14 @@ impl CallQueue {
             group: call.group.to_raw(),
             status: 0,
         };
-        state.calls.insert(id, Pending { header, body: Some(call.body), reply: sender });
+        state.calls.insert(
+            id,
+            Pending {
+                header,
+                body: Some(call.body),
+                reply: sender,
+            },
+        );
         state.waiting.push_back(id);
         state.waiting_bytes += bytes;
         let first = state.waiting.len() == 1;
@@ -143,9 +155,15 @@ impl CallQueue {
         let mut guard = self.state.lock();
         let state = &mut *guard;
         while batch.bytes() < BATCH_BYTES {
-            let Some(id) = state.waiting.pop_front() else { break };
-            let Some(pending) = state.calls.get_mut(&id) else { continue };
-            let Some(body) = pending.body.take() else { continue };
+            let Some(id) = state.waiting.pop_front() else {
+                break;
+            };
+            let Some(pending) = state.calls.get_mut(&id) else {
+                continue;
+            };
+            let Some(body) = pending.body.take() else {
+                continue;
+            };
             state.waiting_bytes -= HEADER_BYTES + body.len();
             batch.push(&pending.header, body);
         }
@@ -181,7 +199,11 @@ impl CallQueue {
         calls.sort_unstable_by_key(|(id, _)| *id);
         for (_, pending) in calls {
             let sent = pending.body.is_none();
-            let error = if sent { CallError::Closed } else { error.clone() };
+            let error = if sent {
+                CallError::Closed
+            } else {
+                error.clone()
+            };
             drop(pending.reply.send(Err(error)));
         }
     }
@@ -202,14 +224,19 @@ impl CallQueue {
 pub(super) fn outcome(frame: Frame) -> Outcome {
     match frame.header.status {
         0 => Ok(frame.body),
-        code => Err(CallError::Remote(RemoteError { code, detail: frame.body })),
+        code => Err(CallError::Remote(RemoteError {
+            code,
+            detail: frame.body,
+        })),
     }
 }
 
 impl Cancel for CallQueue {
     fn cancel(&self, id: u64) -> bool {
         let mut state = self.state.lock();
-        let Some(pending) = state.calls.remove(&id) else { return true };
+        let Some(pending) = state.calls.remove(&id) else {
+            return true;
+        };
         match pending.body {
             Some(body) => {
                 state.waiting_bytes -= HEADER_BYTES + body.len();
@@ -240,12 +267,24 @@ mod tests {
     }
 
     fn queue() -> CallQueue {
-        CallQueue::new(LaneLimits { calls: 4, waiting_bytes: 4096 })
+        CallQueue::new(LaneLimits {
+            calls: 4,
+            waiting_bytes: 4096,
+        })
     }
 
     fn reply(id: u64) -> Frame {
-        let header = Header { frame: FrameType::Reply, kind: 7, id, group: 0, status: 0 };
-        Frame { header, body: Bytes::from_static(b"yes") }
+        let header = Header {
+            frame: FrameType::Reply,
+            kind: 7,
+            id,
+            group: 0,
+            status: 0,
+        };
+        Frame {
+            header,
+            body: Bytes::from_static(b"yes"),
+        }
     }
 
     #[test]
@@ -305,7 +344,10 @@ mod tests {
 
     #[test]
     fn a_batch_ends_at_its_size_and_the_rest_follows() {
-        let queue = CallQueue::new(LaneLimits { calls: 100, waiting_bytes: 10 << 20 });
+        let queue = CallQueue::new(LaneLimits {
+            calls: 100,
+            waiting_bytes: 10 << 20,
+        });
         for _ in 0..3 {
             queue.push(call(BATCH_BYTES)).unwrap();
         }

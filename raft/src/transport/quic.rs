@@ -94,7 +94,9 @@ pub(super) struct Profiles {
 pub(super) fn is_loopback(address: SocketAddr) -> bool {
     match address.ip() {
         IpAddr::V4(ip) => ip.is_loopback(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
+        IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback())
+        }
     }
 }
 
@@ -105,11 +107,18 @@ impl Profiles {
             bulk: Arc::new(bulk(loopback)),
             accepted: Arc::new(accepted(loopback)),
         };
-        Self { loopback: path(true), network: path(false) }
+        Self {
+            loopback: path(true),
+            network: path(false),
+        }
     }
 
     const fn path(&self, loopback: bool) -> &PathProfiles {
-        if loopback { &self.loopback } else { &self.network }
+        if loopback {
+            &self.loopback
+        } else {
+            &self.network
+        }
     }
 
     pub(super) fn dial(&self, purpose: Purpose, address: SocketAddr) -> Arc<TransportConfig> {
@@ -166,7 +175,9 @@ fn main(loopback: bool, timers: Timers) -> TransportConfig {
 
 fn bulk(loopback: bool) -> TransportConfig {
     let mut config = base(loopback);
-    config.send_window(BULK_WINDOW).max_idle_timeout(idle(BULK_IDLE));
+    config
+        .send_window(BULK_WINDOW)
+        .max_idle_timeout(idle(BULK_IDLE));
     config
 }
 

@@ -39,13 +39,20 @@ impl std::fmt::Debug for Reply {
 
 impl Reply {
     pub(super) fn to_sink(sink: Arc<dyn ReplySink>, id: u64) -> Self {
-        Self { to: Some(To::Sink(sink, id)) }
+        Self {
+            to: Some(To::Sink(sink, id)),
+        }
     }
 
     /// A reply that arrives in a channel: for calls that a node makes to itself.
     pub fn channel() -> (Self, oneshot::Receiver<Result<Bytes, RemoteError>>) {
         let (sender, receiver) = oneshot::channel();
-        (Self { to: Some(To::One(sender)) }, receiver)
+        (
+            Self {
+                to: Some(To::One(sender)),
+            },
+            receiver,
+        )
     }
 
     /// Answers. A caller that no longer waits is no error.
@@ -84,7 +91,9 @@ pub struct ReplyFuture {
 
 impl std::fmt::Debug for ReplyFuture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReplyFuture").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("ReplyFuture")
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,7 +103,12 @@ impl ReplyFuture {
         deadline: Instant,
         call: (Arc<dyn Cancel>, u64),
     ) -> Self {
-        Self { receiver, deadline, sleep: None, call: Some(call) }
+        Self {
+            receiver,
+            deadline,
+            sleep: None,
+            call: Some(call),
+        }
     }
 
     fn give_up(&mut self) -> CallError {
@@ -117,8 +131,9 @@ impl Future for ReplyFuture {
             return Poll::Ready(outcome.unwrap_or(Err(CallError::Closed)));
         }
         let deadline = self.deadline;
-        let sleep =
-            self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if sleep.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }

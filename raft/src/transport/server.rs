@@ -48,12 +48,18 @@ impl Accepted {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut open = self.open.lock();
         if purpose == Purpose::Main {
-            for (_, _, older) in open.values().filter(|(n, p, _)| (*n, *p) == (node, purpose)) {
+            for (_, _, older) in open
+                .values()
+                .filter(|(n, p, _)| (*n, *p) == (node, purpose))
+            {
                 older.close(codes::REPLACED, b"replaced by a newer connection");
             }
         }
         open.insert(number, (node, purpose, connection.clone()));
-        Entry { accepted: self, number }
+        Entry {
+            accepted: self,
+            number,
+        }
     }
 
     pub(super) fn close_all(&self, node: NodeId, code: VarInt, reason: &[u8]) {
@@ -118,9 +124,13 @@ impl Door {
     /// Finishes the handshake, finds out who it is, and serves them.
     async fn meet(self: &Arc<Self>, incoming: Incoming) {
         let shared = &self.shared;
-        let Some(carrier) = shared.carrier.quic() else { return };
+        let Some(carrier) = shared.carrier.quic() else {
+            return;
+        };
         let config = carrier.server_config(is_loopback(incoming.remote_address()));
-        let Ok(connecting) = incoming.accept_with(config) else { return };
+        let Ok(connecting) = incoming.accept_with(config) else {
+            return;
+        };
         let connection = match tokio::time::timeout(GREETING_TIME, connecting).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
@@ -158,7 +168,10 @@ impl Door {
             connection.set_send_window(BULK_WINDOW);
         }
         let _entry = self.shared.accepted.enter(node, purpose, connection);
-        let side = Side { door: Arc::clone(self), node };
+        let side = Side {
+            door: Arc::clone(self),
+            node,
+        };
         if let End::Malformed(error) = side.streams(purpose, connection).await {
             malformed(node, connection, &error);
         }
@@ -185,7 +198,9 @@ impl From<WireError> for End {
 async fn greet(shared: &Shared, node: NodeId, connection: &Connection) -> Result<Purpose, End> {
     let stream = connection.accept().await.map_err(|_closed| End::Gone)?;
     let ByteStream { writer, mut reader } = stream;
-    let frame = read_frame(&mut reader, HELLO_BYTES).await?.ok_or(End::Gone)?;
+    let frame = read_frame(&mut reader, HELLO_BYTES)
+        .await?
+        .ok_or(End::Gone)?;
     let purpose = match (frame.header.frame, Purpose::from_number(frame.header.kind)) {
         (FrameType::Hello, Some(purpose)) => purpose,
         _ => return Err(End::Malformed(WireError::Unexpected)),
@@ -205,7 +220,10 @@ async fn greet(shared: &Shared, node: NodeId, connection: &Connection) -> Result
 
 /// Writes the last bytes of a stream.
 async fn send_last(chunks: &mut [Bytes], mut writer: ByteStreamWriter) -> Result<(), End> {
-    writer.write_all(chunks).await.map_err(|_broken| End::Gone)?;
+    writer
+        .write_all(chunks)
+        .await
+        .map_err(|_broken| End::Gone)?;
     writer.finish().await.map_err(|_broken| End::Gone)
 }
 
@@ -320,7 +338,9 @@ impl Side {
         let mut decoder = Decoder::new(Lane::Bulk.max_body());
         let mut place = None;
         let frame = loop {
-            let Ok(Some(chunk)) = reader.next().await else { return Err(End::Gone) };
+            let Ok(Some(chunk)) = reader.next().await else {
+                return Err(End::Gone);
+            };
             decoder.push(chunk);
             if let Some(frame) = decoder.next()? {
                 break frame;
@@ -340,17 +360,27 @@ impl Side {
             Some(request) => {
                 let (reply, outcome) = Reply::channel();
                 self.door.shared.inbound.call(request, reply);
-                outcome.await.unwrap_or(Err(RemoteError::code(RemoteError::DROPPED)))
+                outcome
+                    .await
+                    .unwrap_or(Err(RemoteError::code(RemoteError::DROPPED)))
             }
             None => Err(RemoteError::code(RemoteError::NO_GROUP)),
         };
         drop(place);
         let (status, body) = match outcome {
-            Ok(body) if body.len() > Lane::Bulk.max_body() => (RemoteError::OVERLOADED, Bytes::new()),
+            Ok(body) if body.len() > Lane::Bulk.max_body() => {
+                (RemoteError::OVERLOADED, Bytes::new())
+            }
             Ok(body) => (0, body),
             Err(error) => (error.code.max(1), error.detail),
         };
-        let header = Header { frame: FrameType::Reply, kind: 0, id, group: 0, status };
+        let header = Header {
+            frame: FrameType::Reply,
+            kind: 0,
+            id,
+            group: 0,
+            status,
+        };
         send_last(&mut one_frame(&header, body), writer).await
     }
 
@@ -358,11 +388,17 @@ impl Side {
         let first = read_frame(&mut stream.reader, Lane::Control.max_body());
         let first = tokio::time::timeout(GREETING_TIME, first).await;
         let open = first.map_err(|_elapsed| End::Gone)??.ok_or(End::Gone)?;
-        let Some(group) = GroupId::from_raw(open.header.group) else { return Err(End::Gone) };
+        let Some(group) = GroupId::from_raw(open.header.group) else {
+            return Err(End::Gone);
+        };
         if open.header.frame != FrameType::Open {
             return Err(End::Malformed(WireError::Unexpected));
         }
-        let open = StreamOpen { kind: Kind(open.header.kind), group, header: open.body };
+        let open = StreamOpen {
+            kind: Kind(open.header.kind),
+            group,
+            header: open.body,
+        };
         self.door.shared.inbound.stream(self.node, open, stream);
         Ok(())
     }

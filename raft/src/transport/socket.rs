@@ -36,7 +36,10 @@ pub(super) fn bind(
         }
     }
     let inner = TokioRuntime.wrap_udp_socket(socket)?;
-    Ok(Arc::new(Socket { inner, _gone: gone.drop_guard() }))
+    Ok(Arc::new(Socket {
+        inner,
+        _gone: gone.drop_guard(),
+    }))
 }
 
 struct Socket {

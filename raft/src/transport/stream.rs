@@ -31,16 +31,28 @@ pub struct ByteStream {
 impl ByteStream {
     pub(super) const fn quic(send: SendStream, recv: RecvStream) -> Self {
         Self {
-            writer: ByteStreamWriter { to: WriteEnd::Quic(send), finished: false },
-            reader: ByteStreamReader { from: ReadEnd::Quic(recv), first: Bytes::new() },
+            writer: ByteStreamWriter {
+                to: WriteEnd::Quic(send),
+                finished: false,
+            },
+            reader: ByteStreamReader {
+                from: ReadEnd::Quic(recv),
+                first: Bytes::new(),
+            },
         }
     }
 
     /// A stream over two queues. `None` in a queue is the clean end; the time is when it was written.
     pub(super) const fn memory(to: mpsc::Sender<Piece>, from: mpsc::Receiver<Piece>) -> Self {
         Self {
-            writer: ByteStreamWriter { to: WriteEnd::Memory(to), finished: false },
-            reader: ByteStreamReader { from: ReadEnd::Memory(from), first: Bytes::new() },
+            writer: ByteStreamWriter {
+                to: WriteEnd::Memory(to),
+                finished: false,
+            },
+            reader: ByteStreamReader {
+                from: ReadEnd::Memory(from),
+                first: Bytes::new(),
+            },
         }
     }
 

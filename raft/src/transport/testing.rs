@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Transport;
 use super::api::{CallError, Inbound};
 use super::carrier::Carrier;
 use super::codes;
@@ -32,7 +33,6 @@ use super::connection::{Connection, Path, peer_closed};
 use super::node::NodeTransport;
 use super::server::Door;
 use super::stream::{ByteStream, Piece};
-use super::Transport;
 
 /// Pieces on the way in one stream, and streams not yet accepted.
 const DEPTH: usize = 64;
@@ -52,7 +52,10 @@ pub struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Self { delay: Duration::ZERO..=Duration::ZERO, loss: 0.0 }
+        Self {
+            delay: Duration::ZERO..=Duration::ZERO,
+            loss: 0.0,
+        }
     }
 }
 
@@ -83,7 +86,9 @@ pub struct Net(Arc<Inner>);
 
 impl fmt::Debug for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Net").field("seed", &self.0.seed).finish_non_exhaustive()
+        f.debug_struct("Net")
+            .field("seed", &self.0.seed)
+            .finish_non_exhaustive()
     }
 }
 
@@ -119,7 +124,10 @@ impl Net {
     #[must_use]
     pub fn join_with(&self, node: NodeId, limits: Limits, inbound: Arc<dyn Inbound>) -> Transport {
         let (sender, mut incoming) = mpsc::channel(DEPTH);
-        let carrier = Carrier::Memory(Port { net: self.clone(), node });
+        let carrier = Carrier::Memory(Port {
+            net: self.clone(),
+            node,
+        });
         let transport = NodeTransport::new(node, carrier, (Timing::default(), limits), inbound);
         for connection in self.connections_of(node) {
             connection.end(connection.side_of(node).other(), "the peer has restarted");
@@ -134,7 +142,9 @@ impl Net {
                 shared.spawn(async move {
                     let from = memory.both.from;
                     let connection = Connection::Memory(memory);
-                    let served = stop.run_until_cancelled(door.serve_node(from, &connection)).await;
+                    let served = stop
+                        .run_until_cancelled(door.serve_node(from, &connection))
+                        .await;
                     tracing::trace!(%from, stopped = served.is_none(), "connection served");
                 });
             }
@@ -196,7 +206,9 @@ impl Net {
         let mut state = self.0.state.lock();
         state.connections.retain(|_, both| !both.is_over());
         let all = state.connections.values();
-        all.filter(|both| both.from == node || both.to == node).map(Arc::clone).collect()
+        all.filter(|both| both.from == node || both.to == node)
+            .map(Arc::clone)
+            .collect()
     }
 
     fn is_open(&self, way: Way) -> bool {
@@ -285,7 +297,9 @@ impl Port {
             return std::future::pending().await;
         };
         let (dialer, acceptor) = MemoryConnection::pair(net, from, to);
-        seat.send(acceptor).await.map_err(|_gone| CallError::Unreachable("the peer has stopped"))?;
+        seat.send(acceptor)
+            .await
+            .map_err(|_gone| CallError::Unreachable("the peer has stopped"))?;
         Ok(dialer)
     }
 
@@ -337,7 +351,11 @@ impl Both {
     }
 
     fn side_of(&self, node: NodeId) -> Side {
-        if self.from == node { Side::Dialer } else { Side::Acceptor }
+        if self.from == node {
+            Side::Dialer
+        } else {
+            Side::Acceptor
+        }
     }
 
     const fn way_from(&self, side: Side) -> Way {
@@ -348,7 +366,9 @@ impl Both {
     }
 
     fn is_over(&self) -> bool {
-        self.endings.iter().all(|ending| ending.token.is_cancelled())
+        self.endings
+            .iter()
+            .all(|ending| ending.token.is_cancelled())
     }
 
     async fn over(&self) {
@@ -401,7 +421,12 @@ impl Both {
 }
 
 /// Carries the pieces of one direction of a stream, in order and late.
-async fn carry(both: Arc<Both>, side: Side, mut from: mpsc::Receiver<Piece>, to: mpsc::Sender<Piece>) {
+async fn carry(
+    both: Arc<Both>,
+    side: Side,
+    mut from: mpsc::Receiver<Piece>,
+    to: mpsc::Sender<Piece>,
+) {
     let way = both.way_from(side);
     let work = async {
         let mut last = Instant::now();
@@ -430,13 +455,20 @@ pub(super) struct MemoryConnection {
 
 impl fmt::Debug for MemoryConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryConnection").field("side", &self.side).finish_non_exhaustive()
+        f.debug_struct("MemoryConnection")
+            .field("side", &self.side)
+            .finish_non_exhaustive()
     }
 }
 
 impl MemoryConnection {
     fn pair(net: &Net, from: NodeId, to: NodeId) -> (Self, Self) {
-        let both = Arc::new(Both { net: net.clone(), from, to, endings: Default::default() });
+        let both = Arc::new(Both {
+            net: net.clone(),
+            from,
+            to,
+            endings: Default::default(),
+        });
         let mut state = net.0.state.lock();
         let number = state.next;
         state.next += 1;
@@ -451,7 +483,10 @@ impl MemoryConnection {
             opened,
             incoming: Arc::new(tokio::sync::Mutex::new(incoming)),
         };
-        (side(Side::Dialer, there.0, back.1), side(Side::Acceptor, back.0, there.1))
+        (
+            side(Side::Dialer, there.0, back.1),
+            side(Side::Acceptor, back.0, there.1),
+        )
     }
 
     pub(super) fn end(&self) -> Option<CallError> {
@@ -475,14 +510,20 @@ impl MemoryConnection {
         for side in [self.side, self.side.other()] {
             let (writer, written) = mpsc::channel(DEPTH);
             let (arrived, reader) = mpsc::channel(DEPTH);
-            self.both.net.0.tasks.spawn(carry(Arc::clone(&self.both), side, written, arrived));
+            self.both
+                .net
+                .0
+                .tasks
+                .spawn(carry(Arc::clone(&self.both), side, written, arrived));
             ends.push((writer, reader));
         }
         let [there, back] = <[_; 2]>::try_from(ends).expect("two directions were made");
         let theirs = ByteStream::memory(back.0, there.1);
         match self.opened.send(theirs).await {
             Ok(()) => Ok(ByteStream::memory(there.0, back.1)),
-            Err(_gone) => Err(self.end().unwrap_or(CallError::Unreachable("the peer is gone"))),
+            Err(_gone) => Err(self
+                .end()
+                .unwrap_or(CallError::Unreachable("the peer is gone"))),
         }
     }
 
@@ -501,6 +542,10 @@ impl MemoryConnection {
         let net = &self.both.net;
         let rtt = net.delay(self.both.way_from(self.side))
             + net.delay(self.both.way_from(self.side.other()));
-        Path { rtt, lost_packets: 0, mtu: u16::MAX }
+        Path {
+            rtt,
+            lost_packets: 0,
+            mtu: u16::MAX,
+        }
     }
 }

@@ -33,8 +33,10 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     use aws_lc_rs::{cipher_suite, kx_group};
     let mut provider = aws_lc_rs::default_provider();
     // The cheapest strong cipher first: bodies inside are encrypted once more.
-    provider.cipher_suites =
-        vec![cipher_suite::TLS13_AES_128_GCM_SHA256, cipher_suite::TLS13_AES_256_GCM_SHA384];
+    provider.cipher_suites = vec![
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+    ];
     provider.kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519];
     Arc::new(provider)
 });
@@ -50,12 +52,20 @@ pub struct TlsError {
 
 impl TlsError {
     pub(super) const fn another_node() -> Self {
-        Self { what: "the identity is another node's", source: None }
+        Self {
+            what: "the identity is another node's",
+            source: None,
+        }
     }
 }
 
-fn failed<E: std::error::Error + Send + Sync + 'static>(what: &'static str) -> impl FnOnce(E) -> TlsError {
-    move |source| TlsError { what, source: Some(Box::new(source)) }
+fn failed<E: std::error::Error + Send + Sync + 'static>(
+    what: &'static str,
+) -> impl FnOnce(E) -> TlsError {
+    move |source| TlsError {
+        what,
+        source: Some(Box::new(source)),
+    }
 }
 
 /// Both sides' TLS, made once for each identity.
@@ -76,7 +86,10 @@ impl Tls {
         let chain = vec![identity.certificate().clone(), identity.authority().clone()];
         let client = client(&roots, chain.clone(), key(identity))?;
         let server = server(&roots, chain, key(identity))?;
-        Ok(Self { client: Arc::new(client), server: Arc::new(server) })
+        Ok(Self {
+            client: Arc::new(client),
+            server: Arc::new(server),
+        })
     }
 }
 
@@ -203,7 +216,9 @@ impl ServerCertVerifier for Pinned {
         // Any node may sell a certificate: the name is the one that it proves to have.
         let name = ca::dns_name(end_entity)
             .and_then(|name| ServerName::try_from(name).ok())
-            .ok_or(rustls::Error::InvalidCertificate(CertificateError::NotValidForName))?;
+            .ok_or(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName,
+            ))?;
         verifier.verify_server_cert(end_entity, &[], &name, ocsp_response, now)
     }
 
@@ -213,7 +228,9 @@ impl ServerCertVerifier for Pinned {
         _cert: &CertificateDer<'_>,
         _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2 is not spoken here".to_owned()))
+        Err(rustls::Error::General(
+            "TLS 1.2 is not spoken here".to_owned(),
+        ))
     }
 
     fn verify_tls13_signature(
@@ -231,6 +248,8 @@ impl ServerCertVerifier for Pinned {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        PROVIDER.signature_verification_algorithms.supported_schemes()
+        PROVIDER
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

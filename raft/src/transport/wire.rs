@@ -85,7 +85,13 @@ impl Header {
     /// A header with a type and a kind only.
     #[must_use]
     pub const fn bare(frame: FrameType, kind: u16) -> Self {
-        Self { frame, kind, id: 0, group: 0, status: 0 }
+        Self {
+            frame,
+            kind,
+            id: 0,
+            group: 0,
+            status: 0,
+        }
     }
 
     /// The bytes of this header in front of a body of `length` bytes.
@@ -225,7 +231,10 @@ impl Decoder {
                 self.partial = Some((header, length, body));
                 return Ok(None);
             }
-            return Ok(Some(Frame { header, body: body.freeze() }));
+            return Ok(Some(Frame {
+                header,
+                body: body.freeze(),
+            }));
         }
         let Some((header, length)) = self.header()? else {
             return Ok(None);
@@ -261,7 +270,10 @@ impl Decoder {
         let (header, length) = Header::decode(&bytes)?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > self.max_body {
-            return Err(WireError::TooLarge { length, limit: self.max_body });
+            return Err(WireError::TooLarge {
+                length,
+                limit: self.max_body,
+            });
         }
         Ok(Some((header, length)))
     }

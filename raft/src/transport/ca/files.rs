@@ -19,22 +19,33 @@ use super::CaError;
 pub(super) const CA_CERTIFICATE: &str = "ca.crt";
 
 fn read(folder: &Path, file: &'static str) -> Result<Zeroizing<Vec<u8>>, CaError> {
-    fs::read(folder.join(file)).map(Zeroizing::new).map_err(|source| CaError::File { file, source })
+    fs::read(folder.join(file))
+        .map(Zeroizing::new)
+        .map_err(|source| CaError::File { file, source })
 }
 
-pub(super) fn read_certificate(folder: &Path, file: &'static str) -> Result<CertificateDer<'static>, CaError> {
+pub(super) fn read_certificate(
+    folder: &Path,
+    file: &'static str,
+) -> Result<CertificateDer<'static>, CaError> {
     CertificateDer::from_pem_slice(&read(folder, file)?)
         .map_err(|_pem| CaError::Invalid("a certificate file holds no certificate"))
 }
 
 pub(super) fn read_key(folder: &Path, file: &'static str) -> Result<KeyPair, CaError> {
     let pem = read(folder, file)?;
-    let text = std::str::from_utf8(&pem).map_err(|_utf8| CaError::Invalid("a key file is no text"))?;
+    let text =
+        std::str::from_utf8(&pem).map_err(|_utf8| CaError::Invalid("a key file is no text"))?;
     KeyPair::from_pem(text).map_err(CaError::Make)
 }
 
 /// Writes beside the file, syncs, and renames.
-pub(super) fn write_pem(folder: &Path, file: &'static str, label: &str, der: &[u8]) -> Result<(), CaError> {
+pub(super) fn write_pem(
+    folder: &Path,
+    file: &'static str,
+    label: &str,
+    der: &[u8],
+) -> Result<(), CaError> {
     let encoded = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(der));
     let mut text = Zeroizing::new(format!("-----BEGIN {label}-----\n"));
     for line in encoded.as_bytes().chunks(64) {
@@ -49,7 +60,11 @@ pub(super) fn write_pem(folder: &Path, file: &'static str, label: &str, der: &[u
             Ok(()) | Err(_) => {}
         }
         let mut open = fs::OpenOptions::new();
-        let mut out = open.write(true).create_new(true).mode(0o600).open(&beside)?;
+        let mut out = open
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&beside)?;
         out.write_all(text.as_bytes())?;
         out.sync_all()?;
         fs::rename(&beside, folder.join(file))?;

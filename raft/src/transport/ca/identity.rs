@@ -33,7 +33,9 @@ impl NodeKey {
     ///
     /// [`CaError::Make`] if there is no randomness.
     pub fn generate() -> Result<Self, CaError> {
-        KeyPair::generate_for(&rcgen::PKCS_ED25519).map(Self).map_err(CaError::Make)
+        KeyPair::generate_for(&rcgen::PKCS_ED25519)
+            .map(Self)
+            .map_err(CaError::Make)
     }
 
     /// What an authority needs to sign a certificate for this key, DER.
@@ -42,7 +44,9 @@ impl NodeKey {
     ///
     /// [`CaError::Make`] if it cannot be signed.
     pub fn signing_request(&self) -> Result<Vec<u8>, CaError> {
-        let request = CertificateParams::default().serialize_request(&self.0).map_err(CaError::Make)?;
+        let request = CertificateParams::default()
+            .serialize_request(&self.0)
+            .map_err(CaError::Make)?;
         Ok(request.der().to_vec())
     }
 
@@ -90,13 +94,22 @@ impl Identity {
         let parsed = parse(&certificate)?;
         let public: &[u8] = &parsed.public_key().subject_public_key.data;
         if public != key.der_bytes() {
-            return Err(CaError::Invalid("the node's key and certificate do not belong together"));
+            return Err(CaError::Invalid(
+                "the node's key and certificate do not belong together",
+            ));
         }
-        let node = node_in(&certificate, &cluster)
-            .ok_or(CaError::Invalid("the certificate names no node of this cluster"))?;
+        let node = node_in(&certificate, &cluster).ok_or(CaError::Invalid(
+            "the certificate names no node of this cluster",
+        ))?;
         parse(&authority)?;
         let key = Zeroizing::new(key.serialized_der().to_vec());
-        Ok(Self { cluster, node, certificate, authority, key })
+        Ok(Self {
+            cluster,
+            node,
+            certificate,
+            authority,
+            key,
+        })
     }
 
     /// Reads `node.crt`, `node.key` and `ca.crt`.
@@ -107,7 +120,12 @@ impl Identity {
     pub fn load(folder: &Path, cluster: ClusterName) -> Result<Self, CaError> {
         let certificate = files::read_certificate(folder, NODE_CERTIFICATE)?;
         let authority = files::read_certificate(folder, CA_CERTIFICATE)?;
-        Self::new(cluster, certificate, authority, &files::read_key(folder, NODE_KEY)?)
+        Self::new(
+            cluster,
+            certificate,
+            authority,
+            &files::read_key(folder, NODE_KEY)?,
+        )
     }
 
     /// Writes `node.key` (mode 0600), `node.crt` and `ca.crt`, each in one step.
@@ -172,6 +190,9 @@ pub(in crate::transport) fn dns_name(certificate: &[u8]) -> Option<String> {
 pub(super) fn parse(der: &[u8]) -> Result<x509_parser::certificate::X509Certificate<'_>, CaError> {
     let (rest, certificate) = x509_parser::parse_x509_certificate(der)
         .map_err(|_parse| CaError::Invalid("not a certificate"))?;
-    if rest.is_empty() { Ok(certificate) } else { Err(CaError::Invalid("not only a certificate")) }
+    if rest.is_empty() {
+        Ok(certificate)
+    } else {
+        Err(CaError::Invalid("not only a certificate"))
+    }
 }
-

@@ -72,7 +72,8 @@ impl Validity {
     fn apply(self, params: &mut CertificateParams) {
         let start = Duration::from_secs(self.now).saturating_sub(BACKDATED);
         params.not_before = date_time_ymd(1970, 1, 1) + start;
-        params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(self.now) + DAY * self.days;
+        params.not_after =
+            date_time_ymd(1970, 1, 1) + Duration::from_secs(self.now) + DAY * self.days;
     }
 }
 
@@ -85,7 +86,9 @@ pub struct Authority {
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority").field("cluster", &self.cluster).finish_non_exhaustive()
+        f.debug_struct("Authority")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,8 +110,16 @@ impl Authority {
             excluded_subtrees: Vec::new(),
         });
         Validity { now, days: CA_DAYS }.apply(&mut params);
-        let certificate = params.self_signed(&key).map_err(CaError::Make)?.der().clone();
-        Ok(Self { cluster, certificate, issuer: Issuer::new(params, key) })
+        let certificate = params
+            .self_signed(&key)
+            .map_err(CaError::Make)?
+            .der()
+            .clone();
+        Ok(Self {
+            cluster,
+            certificate,
+            issuer: Issuer::new(params, key),
+        })
     }
 
     /// Reads `ca.crt` and `ca.key`.
@@ -120,20 +131,30 @@ impl Authority {
         let certificate = files::read_certificate(folder, CA_CERTIFICATE)?;
         let key = files::read_key(folder, CA_KEY)?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(CaError::Make)?;
-        let authority = Self { cluster, certificate, issuer };
+        let authority = Self {
+            cluster,
+            certificate,
+            issuer,
+        };
         authority.check()?;
         Ok(authority)
     }
 
     fn check(&self) -> Result<(), CaError> {
         let parsed = identity::parse(&self.certificate)?;
-        let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        let name = parsed
+            .subject()
+            .iter_common_name()
+            .next()
+            .and_then(|name| name.as_str().ok());
         if name != Some(self.cluster.domain().as_str()) {
             return Err(CaError::Invalid("the authority is another cluster's"));
         }
         let public: &[u8] = &parsed.public_key().subject_public_key.data;
         if public != self.issuer.key().der_bytes() {
-            return Err(CaError::Invalid("the authority's key and certificate do not belong together"));
+            return Err(CaError::Invalid(
+                "the authority's key and certificate do not belong together",
+            ));
         }
         Ok(())
     }
@@ -144,7 +165,12 @@ impl Authority {
     ///
     /// [`CaError::File`] if the folder cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), CaError> {
-        files::write_pem(folder, CA_KEY, "PRIVATE KEY", self.issuer.key().serialized_der())?;
+        files::write_pem(
+            folder,
+            CA_KEY,
+            "PRIVATE KEY",
+            self.issuer.key().serialized_der(),
+        )?;
         files::write_pem(folder, CA_CERTIFICATE, "CERTIFICATE", &self.certificate)
     }
 
@@ -171,7 +197,12 @@ impl Authority {
     /// # Errors
     ///
     /// [`CaError::Make`] if the request is not well formed or not signed by its key.
-    pub fn issue(&self, request: &[u8], node: NodeId, validity: Validity) -> Result<Vec<u8>, CaError> {
+    pub fn issue(
+        &self,
+        request: &[u8],
+        node: NodeId,
+        validity: Validity,
+    ) -> Result<Vec<u8>, CaError> {
         let request = CertificateSigningRequestDer::from(request);
         let request = CertificateSigningRequestParams::from_der(&request).map_err(CaError::Make)?;
         let name = self.cluster.node_name(node);
@@ -179,11 +210,15 @@ impl Authority {
         params.distinguished_name = named(&name);
         params.serial_number = Some(serial());
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         validity.apply(&mut params);
-        let signed = params.signed_by(&request.public_key, &self.issuer).map_err(CaError::Make)?;
+        let signed = params
+            .signed_by(&request.public_key, &self.issuer)
+            .map_err(CaError::Make)?;
         Ok(signed.der().to_vec())
     }
 

@@ -20,7 +20,9 @@ impl FromStr for ClusterName {
         let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
         let ends = text.starts_with('-') || text.ends_with('-');
         if text.is_empty() || text.len() > 40 || ends || !text.bytes().all(allowed) {
-            return Err(CaError::Invalid("a cluster name is 1 to 40 of a-z, 0-9 and inner hyphens"));
+            return Err(CaError::Invalid(
+                "a cluster name is 1 to 40 of a-z, 0-9 and inner hyphens",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -46,7 +48,10 @@ impl ClusterName {
     /// The node that a certificate's name means, if it is one of this cluster's.
     #[must_use]
     pub fn node_of(&self, name: &str) -> Option<NodeId> {
-        let number = name.strip_prefix("node-")?.strip_suffix(&self.domain())?.strip_suffix('.')?;
+        let number = name
+            .strip_prefix("node-")?
+            .strip_suffix(&self.domain())?
+            .strip_suffix('.')?;
         let node = NodeId(number.parse().ok()?);
         // One node has one name: no leading zeros or signs.
         (self.node_name(node) == name).then_some(node)
@@ -102,4 +107,3 @@ impl FromStr for Fingerprint {
         Ok(Self(bytes))
     }
 }
-

@@ -53,12 +53,22 @@ async fn what_was_saved_serves_after_loading_and_only_its_owner_reads_it() {
     identity(&made, 1).save(nodes.path()).unwrap();
     // A second time replaces the files.
     identity(&made, 1).save(nodes.path()).unwrap();
-    for (folder, files) in
-        [(&ours, vec!["ca.crt", "ca.key"]), (&nodes, vec!["ca.crt", "node.crt", "node.key"])]
-    {
-        let mut found: Vec<_> = fs::read_dir(folder.path()).unwrap().map(Result::unwrap).collect();
+    for (folder, files) in [
+        (&ours, vec!["ca.crt", "ca.key"]),
+        (&nodes, vec!["ca.crt", "node.crt", "node.key"]),
+    ] {
+        let mut found: Vec<_> = fs::read_dir(folder.path())
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
         found.sort_by_key(fs::DirEntry::file_name);
-        assert_eq!(found.iter().map(fs::DirEntry::file_name).collect::<Vec<_>>(), files);
+        assert_eq!(
+            found
+                .iter()
+                .map(fs::DirEntry::file_name)
+                .collect::<Vec<_>>(),
+            files
+        );
         for file in found {
             assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         }
@@ -70,7 +80,10 @@ async fn what_was_saved_serves_after_loading_and_only_its_owner_reads_it() {
     assert_eq!(first.authority_fingerprint(), made.fingerprint());
     let one = start(Config::new((Ipv4Addr::LOCALHOST, 0).into(), first));
     let two = start(config(&loaded, 2));
-    one.meet(&two).call(call(Lane::Data, ECHO, "")).await.unwrap();
+    one.meet(&two)
+        .call(call(Lane::Data, ECHO, ""))
+        .await
+        .unwrap();
 }
 
 #[test]
@@ -78,7 +91,10 @@ fn files_that_do_not_belong_together_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     assert!(matches!(
         Identity::load(folder.path(), cluster("test")),
-        Err(CaError::File { file: "node.crt", .. })
+        Err(CaError::File {
+            file: "node.crt",
+            ..
+        })
     ));
     let (ours, theirs) = (authority(), authority());
     ours.save(folder.path()).unwrap();
@@ -90,9 +106,15 @@ fn files_that_do_not_belong_together_are_refused() {
     theirs.save(folder.path()).unwrap();
     identity(&theirs, 1).save(folder.path()).unwrap();
     fs::write(folder.path().join("node.crt"), certificate).unwrap();
-    assert!(matches!(Identity::load(folder.path(), cluster("test")), Err(CaError::Invalid(_))));
+    assert!(matches!(
+        Identity::load(folder.path(), cluster("test")),
+        Err(CaError::Invalid(_))
+    ));
     fs::write(folder.path().join("ca.crt"), authority).unwrap();
-    assert!(matches!(Authority::load(folder.path(), cluster("test")), Err(CaError::Invalid(_))));
+    assert!(matches!(
+        Authority::load(folder.path(), cluster("test")),
+        Err(CaError::Invalid(_))
+    ));
     fs::write(folder.path().join("node.key"), "no key").unwrap();
     assert!(Identity::load(folder.path(), cluster("test")).is_err());
 }
@@ -100,15 +122,26 @@ fn files_that_do_not_belong_together_are_refused() {
 #[test]
 fn a_joiner_gets_the_authoritys_names_for_its_own_key() {
     let authority = authority();
-    let validity = Validity { now: wall(), days: 30 };
+    let validity = Validity {
+        now: wall(),
+        days: 30,
+    };
     let key = NodeKey::generate().unwrap();
-    let certificate = authority.issue(&key.signing_request().unwrap(), NodeId(5), validity).unwrap();
+    let certificate = authority
+        .issue(&key.signing_request().unwrap(), NodeId(5), validity)
+        .unwrap();
     let trusted = authority.certificate().to_vec();
-    let identity = key.into_identity(cluster("test"), certificate.clone(), trusted.clone()).unwrap();
+    let identity = key
+        .into_identity(cluster("test"), certificate.clone(), trusted.clone())
+        .unwrap();
     assert_eq!(identity.node(), NodeId(5));
 
     let another = NodeKey::generate().unwrap();
-    assert!(another.into_identity(cluster("test"), certificate, trusted).is_err());
+    assert!(
+        another
+            .into_identity(cluster("test"), certificate, trusted)
+            .is_err()
+    );
     let mut forged = NodeKey::generate().unwrap().signing_request().unwrap();
     let last = forged.len() - 1;
     forged[last] ^= 1;

@@ -8,14 +8,24 @@ use crate::transport::queue::LaneLimits;
 async fn past_its_bound_a_lane_turns_calls_away_at_once() {
     let authority = authority();
     let mut small = config(&authority, 1);
-    small.limits.data = LaneLimits { calls: 3, waiting_bytes: 1 << 20 };
-    small.limits.bulk = LaneLimits { calls: 2, waiting_bytes: 1 << 20 };
+    small.limits.data = LaneLimits {
+        calls: 3,
+        waiting_bytes: 1 << 20,
+    };
+    small.limits.bulk = LaneLimits {
+        calls: 2,
+        waiting_bytes: 1 << 20,
+    };
     let (one, two) = (start(small), start(config(&authority, 2)));
     let peer = one.meet(&two);
     for (lane, bound) in [(Lane::Data, 3), (Lane::Bulk, 2)] {
-        let held: Vec<_> =
-            (0..bound).map(|_| peer.send_call(call(lane, HOLD, "")).unwrap()).collect();
-        assert_eq!(peer.send_call(call(lane, ECHO, "")).unwrap_err(), CallError::TooBusy);
+        let held: Vec<_> = (0..bound)
+            .map(|_| peer.send_call(call(lane, HOLD, "")).unwrap())
+            .collect();
+        assert_eq!(
+            peer.send_call(call(lane, ECHO, "")).unwrap_err(),
+            CallError::TooBusy
+        );
         let control = peer.call(call(Lane::Control, ECHO, "still")).await.unwrap();
         assert_eq!(control, "still");
         until("all are held", || two.handlers.held.lock().len() == bound).await;
@@ -36,7 +46,10 @@ async fn a_body_above_its_lanes_limit_is_not_sent() {
     let (_one, _two, peer) = pair();
     for lane in [Lane::Control, Lane::Data, Lane::Bulk] {
         let body = Bytes::from(vec![0; lane.max_body() + 1]);
-        assert_eq!(peer.send_call(call(lane, ECHO, body)).unwrap_err(), CallError::TooLarge);
+        assert_eq!(
+            peer.send_call(call(lane, ECHO, body)).unwrap_err(),
+            CallError::TooLarge
+        );
     }
 }
 
@@ -47,8 +60,9 @@ async fn an_acceptor_reads_no_more_calls_than_it_may_hold() {
     small.limits.answers.calls = 4;
     let (one, two) = (start(config(&authority, 1)), start(small));
     let peer = one.meet(&two);
-    let calls: Vec<_> =
-        (0..10).map(|_| peer.send_call(call(Lane::Data, HOLD, "")).unwrap()).collect();
+    let calls: Vec<_> = (0..10)
+        .map(|_| peer.send_call(call(Lane::Data, HOLD, "")).unwrap())
+        .collect();
     until("four are held", || two.handlers.held.lock().len() == 4).await;
     peer.call(call(Lane::Control, ECHO, "")).await.unwrap();
     assert_eq!(two.handlers.held.lock().len(), 4);
@@ -56,7 +70,8 @@ async fn an_acceptor_reads_no_more_calls_than_it_may_hold() {
     while answered < 10 {
         let held: Vec<_> = two.handlers.held.lock().drain(..).collect();
         answered += held.len();
-        held.into_iter().for_each(|reply| reply.send(Ok(Bytes::new())));
+        held.into_iter()
+            .for_each(|reply| reply.send(Ok(Bytes::new())));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     for reply in calls {
@@ -67,19 +82,35 @@ async fn an_acceptor_reads_no_more_calls_than_it_may_hold() {
 #[tokio::test]
 async fn bytes_that_are_no_frames_close_the_connection_with_the_reason() {
     use super::super::wire::{FrameType, Header};
-    let hello = |frame: FrameType, kind| Header { frame, kind, id: 0, group: 0, status: 0 };
+    let hello = |frame: FrameType, kind| Header {
+        frame,
+        kind,
+        id: 0,
+        group: 0,
+        status: 0,
+    };
     let mut wrong_version = hello(FrameType::Hello, 1).encode(0).to_vec();
     wrong_version[4] = 9;
     let cases: [(&str, Vec<Vec<u8>>); 5] = [
         ("version 9", vec![wrong_version]),
-        ("not expected", vec![hello(FrameType::Call, 1).encode(0).to_vec()]),
-        ("above the limit", vec![hello(FrameType::Hello, 1).encode(u32::MAX).to_vec()]),
+        (
+            "not expected",
+            vec![hello(FrameType::Call, 1).encode(0).to_vec()],
+        ),
+        (
+            "above the limit",
+            vec![hello(FrameType::Hello, 1).encode(u32::MAX).to_vec()],
+        ),
         (
             "type 255",
             vec![
                 hello(FrameType::Hello, 1).encode(0).to_vec(),
-                [hello(FrameType::Open, 2).encode(0).to_vec(), vec![0, 0, 0, 0, 1, 255], vec![0; 18]]
-                    .concat(),
+                [
+                    hello(FrameType::Open, 2).encode(0).to_vec(),
+                    vec![0, 0, 0, 0, 1, 255],
+                    vec![0; 18],
+                ]
+                .concat(),
             ],
         ),
         (
@@ -109,8 +140,12 @@ async fn bytes_that_are_no_frames_close_the_connection_with_the_reason() {
             }
             kept.push((send, recv));
         }
-        let closed = tokio::time::timeout(LONG, connection.closed()).await.unwrap();
-        let quinn::ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed}") };
+        let closed = tokio::time::timeout(LONG, connection.closed())
+            .await
+            .unwrap();
+        let quinn::ConnectionError::ApplicationClosed(close) = closed else {
+            panic!("{closed}")
+        };
         assert_eq!(close.error_code, super::super::codes::MALFORMED);
         let said = String::from_utf8(close.reason.to_vec()).unwrap();
         assert!(said.contains(reason), "{said} instead of {reason}");

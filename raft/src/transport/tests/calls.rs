@@ -13,7 +13,10 @@ async fn calls_on_every_lane_are_answered() {
         assert!(empty.is_empty());
     }
     let seen = two.handlers.seen.lock();
-    assert!(seen.iter().all(|request| request.from == NodeId(1) && request.kind == ECHO));
+    assert!(
+        seen.iter()
+            .all(|request| request.from == NodeId(1) && request.kind == ECHO)
+    );
     assert_eq!(seen.len(), 6);
     drop(seen);
     let stats = peer.stats();
@@ -31,8 +34,16 @@ async fn pipelined_calls_arrive_in_the_order_in_which_they_were_queued() {
         let length = if number % 97 == 0 { 300_000 } else { 10 };
         let mut body = number.to_be_bytes().to_vec();
         body.resize(length, 7);
-        let lane = if number % 3 == 0 { Lane::Control } else { Lane::Data };
-        let body = if lane == Lane::Control { body[..4].to_vec() } else { body };
+        let lane = if number % 3 == 0 {
+            Lane::Control
+        } else {
+            Lane::Data
+        };
+        let body = if lane == Lane::Control {
+            body[..4].to_vec()
+        } else {
+            body
+        };
         replies.push((number, peer.send_call(call(lane, ECHO, body)).unwrap()));
     }
     for (number, reply) in replies {
@@ -41,7 +52,10 @@ async fn pipelined_calls_arrive_in_the_order_in_which_they_were_queued() {
     }
     for lane in [Lane::Control, Lane::Data] {
         let bodies = two.handlers.bodies(lane);
-        assert!(bodies.is_sorted_by_key(|body| body[..4].to_vec()), "{lane:?}");
+        assert!(
+            bodies.is_sorted_by_key(|body| body[..4].to_vec()),
+            "{lane:?}"
+        );
     }
 }
 
@@ -50,10 +64,15 @@ async fn a_handlers_error_and_its_silence_reach_the_caller() {
     let (_one, _two, peer) = pair();
     for lane in [Lane::Data, Lane::Bulk] {
         let error = peer.call(call(lane, FAIL, "why")).await.unwrap_err();
-        let CallError::Remote(error) = error else { panic!("{error}") };
+        let CallError::Remote(error) = error else {
+            panic!("{error}")
+        };
         assert_eq!((error.code, error.detail), (77, Bytes::from_static(b"why")));
         let error = peer.call(call(lane, DROP, "")).await.unwrap_err();
-        assert_eq!(error, CallError::Remote(RemoteError::code(RemoteError::DROPPED)));
+        assert_eq!(
+            error,
+            CallError::Remote(RemoteError::code(RemoteError::DROPPED))
+        );
     }
 }
 
@@ -70,7 +89,10 @@ async fn a_call_without_an_answer_times_out_with_an_unknown_outcome() {
         assert!(error.outcome_unknown());
     }
     assert_eq!(two.handlers.held.lock().len(), 2);
-    until("the large call's place is free", || peer.stats().in_flight == 0).await;
+    until("the large call's place is free", || {
+        peer.stats().in_flight == 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -82,9 +104,13 @@ async fn a_dead_address_fails_as_not_sent_and_then_at_once() {
     assert!(matches!(error, CallError::Unreachable(_)) && !error.outcome_unknown());
 
     let nobody = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    one.transport.set_address(NodeId(9), nobody.local_addr().unwrap());
+    one.transport
+        .set_address(NodeId(9), nobody.local_addr().unwrap());
     until("calls fail without waiting", || {
-        matches!(peer.send_call(call(Lane::Data, ECHO, "")), Err(CallError::Unreachable(_)))
+        matches!(
+            peer.send_call(call(Lane::Data, ECHO, "")),
+            Err(CallError::Unreachable(_))
+        )
     })
     .await;
     let error = peer.call(call(Lane::Bulk, ECHO, "")).await.unwrap_err();
@@ -119,7 +145,11 @@ async fn a_restarted_peer_is_found_again_and_sent_calls_end_unknown() {
 #[test]
 fn a_peer_that_died_without_a_word_is_found_again_at_once() {
     let runtime = || {
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
     };
     let authority = authority();
     let mut second = config(&authority, 2);
@@ -144,7 +174,11 @@ fn a_peer_that_died_without_a_word_is_found_again_at_once() {
         }
         println!("found again after {:?}", begin.elapsed());
         let idle = crate::transport::Timing::default().idle;
-        assert!(begin.elapsed() < idle / 2, "it was not the idle timeout: {:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < idle / 2,
+            "it was not the idle timeout: {:?}",
+            begin.elapsed()
+        );
     });
     assert_eq!(two.handlers.bodies(Lane::Data), ["back"]);
 }
@@ -152,13 +186,20 @@ fn a_peer_that_died_without_a_word_is_found_again_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_talk_in_all_directions() {
     let authority = authority();
-    let nodes: Vec<_> = (1..=3).map(|node| start(config(&authority, node))).collect();
+    let nodes: Vec<_> = (1..=3)
+        .map(|node| start(config(&authority, node)))
+        .collect();
     for from in &nodes {
         for to in &nodes {
             if from.transport.node() != to.transport.node() {
                 let peer = from.meet(to);
                 let body = format!("{}>{}", from.transport.node(), to.transport.node());
-                assert_eq!(peer.call(call(Lane::Control, ECHO, body.clone())).await.unwrap(), body);
+                assert_eq!(
+                    peer.call(call(Lane::Control, ECHO, body.clone()))
+                        .await
+                        .unwrap(),
+                    body
+                );
             }
         }
     }

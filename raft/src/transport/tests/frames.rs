@@ -12,23 +12,47 @@ use proptest::prelude::{Strategy, any, prop};
 use crate::transport::wire;
 use wire::{Batch, Decoder, Frame, FrameType, HEADER_BYTES, Header, WireError};
 
-const SAMPLE: Header =
-    Header { frame: FrameType::Call, kind: 0x0102, id: 0x0304, group: 0x8001_0005, status: 0 };
+const SAMPLE: Header = Header {
+    frame: FrameType::Call,
+    kind: 0x0102,
+    id: 0x0304,
+    group: 0x8001_0005,
+    status: 0,
+};
 
 #[test]
 fn the_bytes_of_each_frame_are_those_of_version_1() {
     let golden = [
-        (FrameType::Call, "00000003010101020000000000000304800100050000000061626300"),
-        (FrameType::Reply, "00000003010201020000000000000304800100050000000061626300"),
-        (FrameType::Hello, "00000003010301020000000000000304800100050000000061626300"),
-        (FrameType::Welcome, "00000003010401020000000000000304800100050000000061626300"),
-        (FrameType::Open, "00000003010501020000000000000304800100050000000061626300"),
+        (
+            FrameType::Call,
+            "00000003010101020000000000000304800100050000000061626300",
+        ),
+        (
+            FrameType::Reply,
+            "00000003010201020000000000000304800100050000000061626300",
+        ),
+        (
+            FrameType::Hello,
+            "00000003010301020000000000000304800100050000000061626300",
+        ),
+        (
+            FrameType::Welcome,
+            "00000003010401020000000000000304800100050000000061626300",
+        ),
+        (
+            FrameType::Open,
+            "00000003010501020000000000000304800100050000000061626300",
+        ),
     ];
     for (frame, bytes) in golden {
         let mut batch = Batch::default();
         batch.push(&Header { frame, ..SAMPLE }, Bytes::from_static(b"abc"));
         let written = batch.take().concat();
-        assert_eq!(hex::encode(&written), bytes.strip_suffix("00").unwrap(), "{frame:?}");
+        assert_eq!(
+            hex::encode(&written),
+            bytes.strip_suffix("00").unwrap(),
+            "{frame:?}"
+        );
         let mut decoder = Decoder::new(3);
         decoder.push(Bytes::from(written));
         let read = decoder.next().unwrap().unwrap();
@@ -36,7 +60,11 @@ fn the_bytes_of_each_frame_are_those_of_version_1() {
         assert_eq!(read.body, "abc");
         assert!(decoder.is_clean());
     }
-    let status = Header { status: 0xABCD, ..SAMPLE }.encode(0);
+    let status = Header {
+        status: 0xABCD,
+        ..SAMPLE
+    }
+    .encode(0);
     assert_eq!(status[20..], [0xAB, 0xCD, 0, 0]);
 }
 
@@ -53,7 +81,13 @@ fn what_is_no_frame_is_named() {
     assert_eq!(error_of(5, 0), WireError::Type(0));
     assert_eq!(error_of(5, 6), WireError::Type(6));
     assert_eq!(error_of(23, 1), WireError::Reserved);
-    assert_eq!(error_of(3, 101), WireError::TooLarge { length: 101, limit: 100 });
+    assert_eq!(
+        error_of(3, 101),
+        WireError::TooLarge {
+            length: 101,
+            limit: 100
+        }
+    );
 }
 
 #[test]
@@ -75,10 +109,17 @@ fn a_frame_that_comes_in_one_piece_is_not_copied_and_a_small_one_pins_no_large_b
 fn large_bodies_are_handed_on_and_small_ones_gathered() {
     let mut batch = Batch::default();
     let large = Bytes::from(vec![3; 100_000]);
-    for body in [Bytes::from_static(b"a"), large.clone(), Bytes::from_static(b"b")] {
+    for body in [
+        Bytes::from_static(b"a"),
+        large.clone(),
+        Bytes::from_static(b"b"),
+    ] {
         batch.push(&SAMPLE, body);
     }
-    assert_eq!((batch.frames(), batch.bytes()), (3, 100_002 + 3 * HEADER_BYTES));
+    assert_eq!(
+        (batch.frames(), batch.bytes()),
+        (3, 100_002 + 3 * HEADER_BYTES)
+    );
     let chunks = batch.take();
     assert_eq!(chunks.len(), 3);
     assert_eq!(chunks[1].as_ptr(), large.as_ptr());
@@ -104,10 +145,19 @@ fn frame() -> impl Strategy<Value = Frame> {
         FrameType::Welcome,
         FrameType::Open,
     ];
-    let header = (prop::sample::select(types.to_vec()), any::<(u16, u64, u32, u16)>());
+    let header = (
+        prop::sample::select(types.to_vec()),
+        any::<(u16, u64, u32, u16)>(),
+    );
     let body = prop::collection::vec(any::<u8>(), 0..3000);
     (header, body).prop_map(|((frame, (kind, id, group, status)), body)| Frame {
-        header: Header { frame, kind, id, group, status },
+        header: Header {
+            frame,
+            kind,
+            id,
+            group,
+            status,
+        },
         body: Bytes::from(body),
     })
 }

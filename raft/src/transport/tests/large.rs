@@ -3,7 +3,9 @@
 use super::*;
 
 fn pattern(length: usize) -> Bytes {
-    (0..length).map(|index| u8::try_from(index % 251).unwrap()).collect()
+    (0..length)
+        .map(|index| u8::try_from(index % 251).unwrap())
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -13,7 +15,11 @@ async fn a_large_body_leaves_control_calls_quick() {
     peer.call(call(Lane::Control, ECHO, "")).await.unwrap();
     peer.call(call(Lane::Bulk, ECHO, "")).await.unwrap();
     let body = pattern(50 << 20);
-    let transfer = async { peer.call(call(Lane::Bulk, ECHO, body.clone())).await.unwrap() };
+    let transfer = async {
+        peer.call(call(Lane::Bulk, ECHO, body.clone()))
+            .await
+            .unwrap()
+    };
     let control = async {
         let mut times = Vec::new();
         loop {
@@ -32,7 +38,11 @@ async fn a_large_body_leaves_control_calls_quick() {
     times.sort_unstable();
     let p99 = times[times.len() * 99 / 100];
     let stats = peer.stats();
-    println!("{} control calls in {:?}, p99 {p99:?}, {stats:?}", times.len(), begin.elapsed());
+    println!(
+        "{} control calls in {:?}, p99 {p99:?}, {stats:?}",
+        times.len(),
+        begin.elapsed()
+    );
     assert!(times.len() > 20);
     assert!(p99 < Duration::from_millis(30), "{p99:?}");
 }
@@ -45,7 +55,10 @@ async fn a_full_data_lane_leaves_control_calls_quick() {
     let body = pattern(1 << 20);
     let mut replies = Vec::new();
     for _ in 0..24 {
-        replies.push(peer.send_call(call(Lane::Data, ECHO, body.clone())).unwrap());
+        replies.push(
+            peer.send_call(call(Lane::Data, ECHO, body.clone()))
+                .unwrap(),
+        );
     }
     let mut slowest = Duration::ZERO;
     for reply in replies {
@@ -66,11 +79,17 @@ async fn a_stream_carries_bytes_both_ways_and_ends_cleanly() {
         group: GroupId::Meta,
         header: Bytes::from_static(b"header"),
     };
-    let ByteStream { mut writer, mut reader } = peer.open_stream(open).await.unwrap();
+    let ByteStream {
+        mut writer,
+        mut reader,
+    } = peer.open_stream(open).await.unwrap();
     let body = pattern(9 << 20);
     let sending = async {
         for start in (0..body.len()).step_by(1 << 20) {
-            writer.write(body.slice(start..start + (1 << 20))).await.unwrap();
+            writer
+                .write(body.slice(start..start + (1 << 20)))
+                .await
+                .unwrap();
         }
         writer.finish().await.unwrap();
     };
@@ -89,7 +108,10 @@ async fn a_stream_carries_bytes_both_ways_and_ends_cleanly() {
 #[tokio::test]
 async fn a_dropped_writer_is_not_a_clean_end() {
     let (mut here, mut there) = ByteStream::pair(4);
-    here.writer.write(Bytes::from_static(b"half")).await.unwrap();
+    here.writer
+        .write(Bytes::from_static(b"half"))
+        .await
+        .unwrap();
     assert_eq!(there.reader.next().await.unwrap().unwrap(), "half");
     drop(here.writer);
     assert!(there.reader.next().await.is_err());
@@ -105,7 +127,9 @@ async fn loopback_finds_its_large_datagrams() {
     while peer.stats().mtu < 60_000 {
         calls += 1;
         assert!(calls < 1000, "{:?}", peer.stats());
-        peer.call(call(Lane::Data, ECHO, body.clone())).await.unwrap();
+        peer.call(call(Lane::Data, ECHO, body.clone()))
+            .await
+            .unwrap();
     }
     println!("{calls} calls of 1 MiB, {:?}", peer.stats());
 }

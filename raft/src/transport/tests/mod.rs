@@ -54,7 +54,10 @@ impl Inbound for Handlers {
         self.seen.lock().push(request);
         match kind {
             HOLD => self.held.lock().push(reply),
-            FAIL => reply.send(Err(RemoteError { code: 77, detail: body })),
+            FAIL => reply.send(Err(RemoteError {
+                code: 77,
+                detail: body,
+            })),
             DROP => drop(reply),
             _ => reply.send(Ok(body)),
         }
@@ -62,16 +65,19 @@ impl Inbound for Handlers {
 
     /// Sends back all that comes, and the header first.
     fn stream(&self, _from: NodeId, open: StreamOpen, stream: ByteStream) {
-        let ByteStream { mut writer, mut reader } = stream;
-        drop(tokio::task::JoinHandle::abort_handle(&tokio::runtime::Handle::current().spawn(
-            async move {
+        let ByteStream {
+            mut writer,
+            mut reader,
+        } = stream;
+        drop(tokio::task::JoinHandle::abort_handle(
+            &tokio::runtime::Handle::current().spawn(async move {
                 writer.write(open.header).await.unwrap();
                 while let Ok(Some(bytes)) = reader.next().await {
                     writer.write(bytes).await.unwrap();
                 }
                 writer.finish().await.unwrap();
-            },
-        )));
+            }),
+        ));
     }
 
     fn hello_out(&self, to: NodeId) -> Bytes {
@@ -103,7 +109,10 @@ impl Inbound for Handlers {
 impl Handlers {
     fn bodies(&self, lane: Lane) -> Vec<Bytes> {
         let seen = self.seen.lock();
-        seen.iter().filter(|request| request.lane == lane).map(|r| r.body.clone()).collect()
+        seen.iter()
+            .filter(|request| request.lane == lane)
+            .map(|r| r.body.clone())
+            .collect()
     }
 }
 
@@ -118,7 +127,8 @@ impl Node {
     }
 
     fn meet(&self, other: &Self) -> Peer {
-        self.transport.set_address(other.transport.node(), other.address());
+        self.transport
+            .set_address(other.transport.node(), other.address());
         self.transport.peer(other.transport.node())
     }
 }
@@ -133,7 +143,15 @@ fn wall() -> u64 {
 }
 
 fn identity(authority: &Authority, node: u64) -> Identity {
-    authority.identity(NodeId(node), Validity { now: wall(), days: 30 }).unwrap()
+    authority
+        .identity(
+            NodeId(node),
+            Validity {
+                now: wall(),
+                days: 30,
+            },
+        )
+        .unwrap()
 }
 
 fn config(authority: &Authority, node: u64) -> Config {
@@ -143,7 +161,10 @@ fn config(authority: &Authority, node: u64) -> Config {
 fn start(config: Config) -> Node {
     let handlers = Arc::new(Handlers::default());
     let transport = Transport::start(config, Arc::clone(&handlers) as _).unwrap();
-    Node { transport, handlers }
+    Node {
+        transport,
+        handlers,
+    }
 }
 
 fn pair() -> (Node, Node, Peer) {
@@ -154,7 +175,13 @@ fn pair() -> (Node, Node, Peer) {
 }
 
 fn call(lane: Lane, kind: Kind, body: impl Into<Bytes>) -> Call {
-    Call { lane, kind, group: GroupId::Meta, body: body.into(), timeout: LONG }
+    Call {
+        lane,
+        kind,
+        group: GroupId::Meta,
+        body: body.into(),
+        timeout: LONG,
+    }
 }
 
 /// Waits for a condition, with a limit.
@@ -164,5 +191,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(LONG, waiting).await.unwrap_or_else(|_| panic!("never happened: {what}"));
+    tokio::time::timeout(LONG, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("never happened: {what}"));
 }

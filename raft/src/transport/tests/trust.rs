@@ -12,7 +12,12 @@ async fn another_node_at_the_address_is_not_talked_to() {
     let authority = authority();
     let (one, two) = (start(config(&authority, 1)), start(config(&authority, 2)));
     one.transport.set_address(NodeId(3), two.address());
-    let error = one.transport.peer(NodeId(3)).call(call(Lane::Data, ECHO, "")).await.unwrap_err();
+    let error = one
+        .transport
+        .peer(NodeId(3))
+        .call(call(Lane::Data, ECHO, ""))
+        .await
+        .unwrap_err();
     assert!(unreachable(&error), "{error}");
     assert!(two.handlers.seen.lock().is_empty() && two.handlers.greeted.lock().is_empty());
 }
@@ -60,12 +65,17 @@ async fn a_dialer_without_a_certificate_reaches_no_handler() {
 #[tokio::test]
 async fn an_expired_certificate_is_not_accepted() {
     let authority = authority();
-    let old = Validity { now: wall() - 40 * 24 * 3600, days: 30 };
+    let old = Validity {
+        now: wall() - 40 * 24 * 3600,
+        days: 30,
+    };
     let expired = authority.identity(NodeId(1), old).unwrap();
     let one = start(Config::new((Ipv4Addr::LOCALHOST, 0).into(), expired));
     let two = start(config(&authority, 2));
     for peer in [one.meet(&two), two.meet(&one)] {
-        assert!(unreachable(&peer.call(call(Lane::Data, ECHO, "")).await.unwrap_err()));
+        assert!(unreachable(
+            &peer.call(call(Lane::Data, ECHO, "")).await.unwrap_err()
+        ));
     }
 }
 
@@ -80,22 +90,35 @@ async fn greetings_reach_the_other_side_both_ways() {
 #[tokio::test]
 async fn a_refused_node_hears_why_on_every_lane() {
     let (_one, two, peer) = pair();
-    let refusal = Refusal { code: 7, reason: "an old disk".to_owned() };
+    let refusal = Refusal {
+        code: 7,
+        reason: "an old disk".to_owned(),
+    };
     *two.handlers.refusing.lock() = Some(refusal.clone());
     for lane in [Lane::Control, Lane::Data, Lane::Bulk] {
         let error = peer.call(call(lane, ECHO, "")).await.unwrap_err();
         assert_eq!(error, CallError::Refused(refusal.clone()));
         assert!(!error.outcome_unknown());
     }
-    let open = StreamOpen { kind: Kind(1), group: GroupId::Meta, header: Bytes::new() };
-    assert_eq!(peer.open_stream(open).await.unwrap_err(), CallError::Refused(refusal));
+    let open = StreamOpen {
+        kind: Kind(1),
+        group: GroupId::Meta,
+        header: Bytes::new(),
+    };
+    assert_eq!(
+        peer.open_stream(open).await.unwrap_err(),
+        CallError::Refused(refusal)
+    );
     assert!(two.handlers.seen.lock().is_empty());
 }
 
 #[tokio::test]
 async fn a_dialer_refuses_a_peer_that_greets_wrongly() {
     let (one, two, peer) = pair();
-    let refusal = Refusal { code: 8, reason: "you have lost your log".to_owned() };
+    let refusal = Refusal {
+        code: 8,
+        reason: "you have lost your log".to_owned(),
+    };
     *one.handlers.unwelcome.lock() = Some(refusal.clone());
     let error = peer.call(call(Lane::Data, ECHO, "")).await.unwrap_err();
     assert_eq!(error, CallError::Refused(refusal));
@@ -106,11 +129,15 @@ async fn a_dialer_refuses_a_peer_that_greets_wrongly() {
 async fn a_node_refused_later_loses_its_connections() {
     let (_one, two, peer) = pair();
     peer.call(call(Lane::Data, ECHO, "")).await.unwrap();
-    let refusal = Refusal { code: 9, reason: "removed".to_owned() };
+    let refusal = Refusal {
+        code: 9,
+        reason: "removed".to_owned(),
+    };
     *two.handlers.refusing.lock() = Some(refusal.clone());
     two.transport.refuse(NodeId(1), &refusal);
     until("calls are refused", || {
-        peer.send_call(call(Lane::Data, ECHO, "")).err() == Some(CallError::Refused(refusal.clone()))
+        peer.send_call(call(Lane::Data, ECHO, "")).err()
+            == Some(CallError::Refused(refusal.clone()))
     })
     .await;
     *two.handlers.refusing.lock() = None;
@@ -127,11 +154,23 @@ async fn a_new_certificate_is_used_without_a_restart() {
     let (one, two) = (start(config(&authority, 1)), start(config(&authority, 2)));
     let peer = one.meet(&two);
     peer.call(call(Lane::Data, ECHO, "")).await.unwrap();
-    assert!(two.transport.set_identity(&identity(&authority, 3)).is_err());
-    two.transport.set_identity(&identity(&authority, 2)).unwrap();
-    one.transport.set_identity(&identity(&authority, 1)).unwrap();
-    peer.call(call(Lane::Data, ECHO, "the old connection stays")).await.unwrap();
-    peer.call(call(Lane::Bulk, ECHO, "a new one is made")).await.unwrap();
+    assert!(
+        two.transport
+            .set_identity(&identity(&authority, 3))
+            .is_err()
+    );
+    two.transport
+        .set_identity(&identity(&authority, 2))
+        .unwrap();
+    one.transport
+        .set_identity(&identity(&authority, 1))
+        .unwrap();
+    peer.call(call(Lane::Data, ECHO, "the old connection stays"))
+        .await
+        .unwrap();
+    peer.call(call(Lane::Bulk, ECHO, "a new one is made"))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -139,16 +178,28 @@ async fn a_process_without_certificate_joins_with_the_right_fingerprint_only() {
     let authority = authority();
     let node = start(config(&authority, 1));
     let ask = |fingerprint, request: &'static [u8]| {
-        join::ask(node.address(), fingerprint, Bytes::from_static(request), LONG)
+        join::ask(
+            node.address(),
+            fingerprint,
+            Bytes::from_static(request),
+            LONG,
+        )
     };
-    let reply = ask(authority.fingerprint(), b"token and key").await.unwrap();
+    let reply = ask(authority.fingerprint(), b"token and key")
+        .await
+        .unwrap();
     assert_eq!(reply, "certificate");
     let error = ask(authority.fingerprint(), b"nothing").await.unwrap_err();
-    assert!(matches!(error, join::JoinError::Remote(RemoteError { code: 40, .. })), "{error}");
+    assert!(
+        matches!(error, join::JoinError::Remote(RemoteError { code: 40, .. })),
+        "{error}"
+    );
     let other = super::authority().fingerprint();
     let error = ask(other, b"token and key").await.unwrap_err();
     assert!(matches!(error, join::JoinError::Unreachable(_)), "{error}");
     let large = Bytes::from(vec![0; join::MAX_BYTES + 1]);
-    let error = join::ask(node.address(), authority.fingerprint(), large, LONG).await.unwrap_err();
+    let error = join::ask(node.address(), authority.fingerprint(), large, LONG)
+        .await
+        .unwrap_err();
     assert!(matches!(error, join::JoinError::TooLarge));
 }
