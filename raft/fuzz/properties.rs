@@ -44,7 +44,7 @@ fn decode(data: &[u8], piece: usize) -> (Vec<Frame>, Result<bool, WireError>) {
     for piece in data.chunks(piece.max(1)) {
         decoder.push(Bytes::copy_from_slice(piece));
         loop {
-            match decoder.next() {
+            match decoder.next_frame() {
                 Ok(Some(frame)) => frames.push(frame),
                 Ok(None) => break,
                 Err(error) => return (frames, Err(error)),

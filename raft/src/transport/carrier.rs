@@ -29,7 +29,7 @@ const STOP_WAIT: Duration = Duration::from_millis(300);
 
 /// Makes connections.
 pub(super) enum Carrier {
-    Quic(QuicCarrier),
+    Quic(Box<QuicCarrier>),
     #[cfg(any(test, feature = "testing"))]
     Memory(Port),
 }
@@ -56,7 +56,7 @@ impl Carrier {
     }
 
     /// The QUIC carrier, if it is one.
-    pub(super) const fn quic(&self) -> Option<&QuicCarrier> {
+    pub(super) fn quic(&self) -> Option<&QuicCarrier> {
         match self {
             Self::Quic(carrier) => Some(carrier),
             #[cfg(any(test, feature = "testing"))]

@@ -94,7 +94,7 @@ pub(super) async fn read_frame(
     let mut decoder = Decoder::new(limit);
     while let Ok(Some(chunk)) = reader.next().await {
         decoder.push(chunk);
-        if let Some(frame) = decoder.next()? {
+        if let Some(frame) = decoder.next_frame()? {
             reader.unread(decoder.into_rest());
             return Ok(Some(frame));
         }

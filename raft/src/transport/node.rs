@@ -56,7 +56,7 @@ impl NodeTransport {
             limits,
         } = config;
         let (carrier, endpoint) = QuicCarrier::start(listen, &identity, timing)?;
-        let carrier = Carrier::Quic(carrier);
+        let carrier = Carrier::Quic(Box::new(carrier));
         let transport = Self::new(identity.node(), carrier, (timing, limits), inbound);
         let shared = &transport.shared;
         shared.spawn(server::accept(Arc::clone(shared), endpoint));

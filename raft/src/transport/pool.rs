@@ -301,7 +301,7 @@ async fn read_replies(
     let mut decoder = Decoder::new(lane.max_body());
     while let Ok(Some(chunk)) = reader.next().await {
         decoder.push(chunk);
-        while let Some(frame) = decoder.next()? {
+        while let Some(frame) = decoder.next_frame()? {
             if frame.header.frame != FrameType::Reply {
                 return Err(WireError::Unexpected);
             }

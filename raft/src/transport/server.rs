@@ -201,9 +201,10 @@ async fn greet(shared: &Shared, node: NodeId, connection: &Connection) -> Result
     let frame = read_frame(&mut reader, HELLO_BYTES)
         .await?
         .ok_or(End::Gone)?;
-    let purpose = match (frame.header.frame, Purpose::from_number(frame.header.kind)) {
-        (FrameType::Hello, Some(purpose)) => purpose,
-        _ => return Err(End::Malformed(WireError::Unexpected)),
+    let (FrameType::Hello, Some(purpose)) =
+        (frame.header.frame, Purpose::from_number(frame.header.kind))
+    else {
+        return Err(End::Malformed(WireError::Unexpected));
     };
     let welcome = match shared.inbound.hello(node, frame.body) {
         Ok(welcome) => welcome,
@@ -295,7 +296,7 @@ impl Side {
     ) -> Result<(), End> {
         let mut decoder = Decoder::new(lane.max_body());
         loop {
-            while let Some(frame) = decoder.next()? {
+            while let Some(frame) = decoder.next_frame()? {
                 answers.admit().await;
                 self.dispatch(lane, answers, frame)?;
             }
@@ -342,7 +343,7 @@ impl Side {
                 return Err(End::Gone);
             };
             decoder.push(chunk);
-            if let Some(frame) = decoder.next()? {
+            if let Some(frame) = decoder.next_frame()? {
                 break frame;
             }
             if let (None, Some(bytes)) = (&place, decoder.expected()) {

@@ -181,7 +181,7 @@ pub enum WireError {
 
 /// Cuts a stream of bytes into frames.
 ///
-/// [`Decoder::push`] takes what was read; [`Decoder::next`] is then called until it gives `None`.
+/// [`Decoder::push`] takes what was read; [`Decoder::next_frame`] is then called until it gives `None`.
 #[derive(Debug)]
 pub struct Decoder {
     max_body: usize,
@@ -222,7 +222,7 @@ impl Decoder {
     /// # Errors
     ///
     /// [`WireError`] if the bytes are no frame; the stream cannot be read on.
-    pub fn next(&mut self) -> Result<Option<Frame>, WireError> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, WireError> {
         if let Some((header, length, mut body)) = self.partial.take() {
             let missing = length - body.len();
             let taken = self.chunk.split_to(missing.min(self.chunk.len()));

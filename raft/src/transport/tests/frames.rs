@@ -55,7 +55,7 @@ fn the_bytes_of_each_frame_are_those_of_version_1() {
         );
         let mut decoder = Decoder::new(3);
         decoder.push(Bytes::from(written));
-        let read = decoder.next().unwrap().unwrap();
+        let read = decoder.next_frame().unwrap().unwrap();
         assert_eq!(read.header, Header { frame, ..SAMPLE });
         assert_eq!(read.body, "abc");
         assert!(decoder.is_clean());
@@ -75,7 +75,7 @@ fn what_is_no_frame_is_named() {
         bytes[at] = byte;
         let mut decoder = Decoder::new(100);
         decoder.push(Bytes::copy_from_slice(&bytes));
-        decoder.next().unwrap_err()
+        decoder.next_frame().unwrap_err()
     };
     assert_eq!(error_of(4, 2), WireError::Version(2));
     assert_eq!(error_of(5, 0), WireError::Type(0));
@@ -98,9 +98,9 @@ fn a_frame_that_comes_in_one_piece_is_not_copied_and_a_small_one_pins_no_large_b
     let buffer = Bytes::from(batch.take().concat());
     let range = buffer.as_ptr_range();
     let mut decoder = Decoder::new(1 << 20);
-    decoder.push(buffer.clone());
-    let large = decoder.next().unwrap().unwrap().body;
-    let small = decoder.next().unwrap().unwrap().body;
+    decoder.push(buffer);
+    let large = decoder.next_frame().unwrap().unwrap().body;
+    let small = decoder.next_frame().unwrap().unwrap().body;
     assert!(range.contains(&large.as_ptr()));
     assert!(!range.contains(&small.as_ptr()));
 }
