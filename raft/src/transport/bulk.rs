@@ -236,13 +236,16 @@ impl BulkCalls {
             counts: Arc::clone(&self.counts),
         };
         peer.shared.spawn(async move {
-            let _place = place;
             let stop = exchange.peer.stop.clone();
             tokio::select! {
                 biased;
                 () = sender.closed() => {}
                 () = stop.cancelled() => {}
-                outcome = exchange.run(&header, call.body) => drop(sender.send(outcome)),
+                outcome = exchange.run(&header, call.body) => {
+                    drop(place);
+                    // A caller that no longer waits needs no answer.
+                    drop(sender.send(outcome));
+                }
             }
         });
         Ok(ReplyFuture::new(receiver, deadline, (sent, header.id)))

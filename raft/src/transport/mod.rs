@@ -128,7 +128,8 @@ impl Transport {
         self.0.set_address(node, address);
     }
 
-    /// Closes the connections with `node`, fails its calls, and forgets its address.
+    /// Closes the connections with `node`, fails its calls, and forgets its address. Each [`Peer`] of it that was handed
+    /// out leads nowhere from then on.
     pub fn forget(&self, node: NodeId) {
         self.0.forget(node);
     }

@@ -85,6 +85,12 @@ impl Drop for Entry<'_> {
 pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint) {
     let door = Door::new(&shared);
     while let Some(incoming) = endpoint.accept().await {
+        // Under pressure, a dialer first shows that it is where it says.
+        let pressed = door.connections.available_permits() < shared.limits.connections / 2;
+        if pressed && incoming.may_retry() {
+            drop(incoming.retry());
+            continue;
+        }
         let Ok(place) = Arc::clone(&door.connections).try_acquire_owned() else {
             tracing::warn!("too many connections: one more was refused");
             incoming.refuse();

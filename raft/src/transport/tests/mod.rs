@@ -17,6 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::id::{GroupId, NodeId};
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 
 use super::api::{Call, Inbound, Kind, Lane, Refusal, RemoteError, Request, StreamOpen};
 use super::ca::{Authority, Identity, Validity};
@@ -46,6 +47,7 @@ struct Handlers {
     refusing: Mutex<Option<Refusal>>,
     unwelcome: Mutex<Option<Refusal>>,
     greeted: Mutex<Vec<Bytes>>,
+    tasks: TaskTracker,
 }
 
 impl Inbound for Handlers {
@@ -69,15 +71,13 @@ impl Inbound for Handlers {
             mut writer,
             mut reader,
         } = stream;
-        drop(tokio::task::JoinHandle::abort_handle(
-            &tokio::runtime::Handle::current().spawn(async move {
-                writer.write(open.header).await.unwrap();
-                while let Ok(Some(bytes)) = reader.next().await {
-                    writer.write(bytes).await.unwrap();
-                }
-                writer.finish().await.unwrap();
-            }),
-        ));
+        drop(self.tasks.spawn(async move {
+            writer.write(open.header).await.unwrap();
+            while let Ok(Some(bytes)) = reader.next().await {
+                writer.write(bytes).await.unwrap();
+            }
+            writer.finish().await.unwrap();
+        }));
     }
 
     fn hello_out(&self, to: NodeId) -> Bytes {
