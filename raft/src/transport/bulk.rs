@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quinn::{Connection, VarInt};
+use quinn::VarInt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::api::{Call, CallError, Lane, StreamOpen};
 use super::backoff::Backoff;
-use super::dial::{closed, one_frame, read_frame};
-use super::pool::QuicPeer;
+use super::connection::Connection;
+use super::dial::{one_frame, read_frame};
+use super::pool::PeerWay;
 use super::queue::{Counts, LaneLimits, outcome};
 use super::quic::Purpose;
 use super::reply::{Cancel, ReplyFuture};
@@ -57,7 +58,7 @@ impl Link {
         self.current
             .lock()
             .clone()
-            .filter(|connection| connection.close_reason().is_none())
+            .filter(|connection| connection.end().is_none())
     }
 
     fn pause(&self) -> Option<CallError> {
@@ -67,7 +68,7 @@ impl Link {
     }
 
     /// The connection, made if there is none.
-    async fn get(&self, peer: &QuicPeer) -> Result<Connection, CallError> {
+    async fn get(&self, peer: &PeerWay) -> Result<Connection, CallError> {
         if let Some(connection) = self.standing() {
             return Ok(connection);
         }
@@ -86,7 +87,7 @@ impl Link {
             }
             Err(error) => {
                 let mut state = self.state.lock();
-                let until = Instant::now() + state.backoff.next();
+                let until = Instant::now() + state.backoff.next(peer.shared.carrier.jitter());
                 state.down = Some((until, error.clone()));
                 Err(error)
             }
@@ -107,19 +108,16 @@ impl Link {
         }
     }
 
-    async fn stream(&self, peer: &QuicPeer) -> Result<ByteStream, CallError> {
+    async fn stream(&self, peer: &PeerWay) -> Result<ByteStream, CallError> {
         let connection = self.get(peer).await?;
-        match tokio::time::timeout(STREAM_WAIT, connection.open_bi()).await {
-            Ok(Ok((send, recv))) => Ok(ByteStream::quic(send, recv, Bytes::new())),
-            Ok(Err(error)) => Err(closed(&error)),
-            Err(_elapsed) => Err(CallError::TooBusy),
-        }
+        let opened = tokio::time::timeout(STREAM_WAIT, connection.open()).await;
+        opened.unwrap_or(Err(CallError::TooBusy))
     }
 
     /// Opens a stream of raw bytes. The peer may refuse it later by ending it.
     pub(super) async fn open_stream(
         &self,
-        peer: &QuicPeer,
+        peer: &PeerWay,
         open: StreamOpen,
     ) -> Result<ByteStream, CallError> {
         if open.header.len() > Lane::Control.max_body() {
@@ -133,13 +131,12 @@ impl Link {
             group: open.group.to_raw(),
             status: 0,
         };
-        for chunk in one_frame(&header, open.header) {
-            stream
-                .writer
-                .write(chunk)
-                .await
-                .map_err(|_broken| CallError::Closed)?;
-        }
+        let mut chunks = one_frame(&header, open.header);
+        stream
+            .writer
+            .write_all(&mut chunks)
+            .await
+            .map_err(|_broken| CallError::Closed)?;
         Ok(stream)
     }
 }
@@ -215,7 +212,7 @@ impl BulkCalls {
     /// Starts a large call in a task of its own; dropping the future ends it.
     pub(super) fn start(
         &self,
-        peer: &Arc<QuicPeer>,
+        peer: &Arc<PeerWay>,
         link: &Link,
         call: Call,
     ) -> Result<ReplyFuture, CallError> {
@@ -238,13 +235,17 @@ impl BulkCalls {
             sent: Arc::clone(&sent),
             counts: Arc::clone(&self.counts),
         };
-        peer.shared.tasks.spawn(async move {
-            let _place = place;
+        peer.shared.spawn(async move {
             let stop = exchange.peer.stop.clone();
             tokio::select! {
+                biased;
                 () = sender.closed() => {}
                 () = stop.cancelled() => {}
-                outcome = exchange.run(&header, call.body) => drop(sender.send(outcome)),
+                outcome = exchange.run(&header, call.body) => {
+                    drop(place);
+                    // A caller that no longer waits needs no answer.
+                    drop(sender.send(outcome));
+                }
             }
         });
         Ok(ReplyFuture::new(receiver, deadline, (sent, header.id)))
@@ -252,7 +253,7 @@ impl BulkCalls {
 }
 
 struct Exchange {
-    peer: Arc<QuicPeer>,
+    peer: Arc<PeerWay>,
     sent: Arc<Sent>,
     counts: Arc<Counts>,
 }
@@ -265,10 +266,7 @@ impl Exchange {
         } = self.peer.bulk_link().stream(&self.peer).await?;
         self.counts.sent(1, HEADER_BYTES + body.len());
         self.sent.0.store(true, Ordering::Release);
-        let mut whole = true;
-        for chunk in one_frame(header, body) {
-            whole &= writer.write(chunk).await.is_ok();
-        }
+        let whole = writer.write_all(&mut one_frame(header, body)).await.is_ok();
         // The peer may answer, and stop reading, before it has everything.
         if !whole || writer.finish().await.is_err() {
             tracing::debug!(node = %self.peer.node, "a large call was not read to its end");

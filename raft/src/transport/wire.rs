@@ -82,6 +82,18 @@ pub struct Header {
 }
 
 impl Header {
+    /// A header with a type and a kind only.
+    #[must_use]
+    pub const fn bare(frame: FrameType, kind: u16) -> Self {
+        Self {
+            frame,
+            kind,
+            id: 0,
+            group: 0,
+            status: 0,
+        }
+    }
+
     /// The bytes of this header in front of a body of `length` bytes.
     #[must_use]
     pub fn encode(&self, length: u32) -> [u8; HEADER_BYTES] {
@@ -169,7 +181,7 @@ pub enum WireError {
 
 /// Cuts a stream of bytes into frames.
 ///
-/// [`Decoder::push`] takes what was read; [`Decoder::next`] is then called until it gives `None`.
+/// [`Decoder::push`] takes what was read; [`Decoder::next_frame`] is then called until it gives `None`.
 #[derive(Debug)]
 pub struct Decoder {
     max_body: usize,
@@ -210,7 +222,7 @@ impl Decoder {
     /// # Errors
     ///
     /// [`WireError`] if the bytes are no frame; the stream cannot be read on.
-    pub fn next(&mut self) -> Result<Option<Frame>, WireError> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, WireError> {
         if let Some((header, length, mut body)) = self.partial.take() {
             let missing = length - body.len();
             let taken = self.chunk.split_to(missing.min(self.chunk.len()));
@@ -264,11 +276,6 @@ impl Decoder {
             });
         }
         Ok(Some((header, length)))
-    }
-
-    /// Another limit for the bodies that follow.
-    pub const fn set_limit(&mut self, max_body: usize) {
-        self.max_body = max_body;
     }
 
     /// Length in bytes of the body that is half read, if one is.

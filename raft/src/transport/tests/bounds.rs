@@ -165,3 +165,30 @@ async fn a_nodes_newer_main_connection_replaces_its_older_one() {
     new.call(call(Lane::Data, ECHO, "")).await.unwrap();
     assert_eq!(held.await.unwrap_err(), CallError::Closed);
 }
+
+#[tokio::test]
+async fn connections_have_a_bound_and_dialers_under_pressure_prove_their_address() {
+    let authority = authority();
+    let mut small = config(&authority, 9);
+    small.limits.connections = 2;
+    let node = start(small);
+    let dialers: Vec<_> = (1..=3)
+        .map(|number| start(config(&authority, number)))
+        .collect();
+    let peers: Vec<_> = dialers.iter().map(|dialer| dialer.meet(&node)).collect();
+    // The second finds half of the places taken, and is asked to come again.
+    for peer in &peers[..2] {
+        peer.call(call(Lane::Control, ECHO, "")).await.unwrap();
+    }
+    let error = peers[2]
+        .call(call(Lane::Control, ECHO, ""))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, CallError::Unreachable(_)), "{error}");
+    dialers[0].transport.close().await;
+    let begin = tokio::time::Instant::now();
+    while peers[2].call(call(Lane::Control, ECHO, "")).await.is_err() {
+        assert!(begin.elapsed() < LONG);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

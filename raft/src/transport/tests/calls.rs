@@ -142,6 +142,47 @@ async fn a_restarted_peer_is_found_again_and_sent_calls_end_unknown() {
     assert_eq!(two.handlers.bodies(Lane::Data), ["back"]);
 }
 
+#[test]
+fn a_peer_that_died_without_a_word_is_found_again_at_once() {
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let authority = authority();
+    let mut second = config(&authority, 2);
+    let (ours, theirs) = (runtime(), runtime());
+    let two = theirs.block_on(async { start(second.clone()) });
+    second.listen = two.address();
+    let one = ours.block_on(async { start(config(&authority, 1)) });
+    let peer = one.meet(&two);
+    ours.block_on(async {
+        peer.call(call(Lane::Data, ECHO, "")).await.unwrap();
+    });
+    // Nothing of it runs any more, so nothing is said; the socket closes as in a killed process.
+    theirs.shutdown_timeout(LONG);
+    drop(two);
+    let again = runtime();
+    let two = again.block_on(async { start(second) });
+    ours.block_on(async {
+        let begin = tokio::time::Instant::now();
+        while peer.call(call(Lane::Data, ECHO, "back")).await.is_err() {
+            assert!(begin.elapsed() < LONG);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        println!("found again after {:?}", begin.elapsed());
+        let idle = crate::transport::Timing::default().idle;
+        assert!(
+            begin.elapsed() < idle / 2,
+            "it was not the idle timeout: {:?}",
+            begin.elapsed()
+        );
+    });
+    assert_eq!(two.handlers.bodies(Lane::Data), ["back"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_talk_in_all_directions() {
     let authority = authority();

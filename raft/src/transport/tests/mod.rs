@@ -2,9 +2,12 @@
 //!
 //! Each file is one promise of the module's header. Nothing sleeps: conditions are waited for, with a limit.
 
+mod authority;
 mod bounds;
 mod calls;
+mod frames;
 mod large;
+mod memory;
 mod trust;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,6 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::id::{GroupId, NodeId};
 use parking_lot::Mutex;
+use tokio_util::task::TaskTracker;
 
 use super::api::{Call, Inbound, Kind, Lane, Refusal, RemoteError, Request, StreamOpen};
 use super::ca::{Authority, Identity, Validity};
@@ -43,6 +47,7 @@ struct Handlers {
     refusing: Mutex<Option<Refusal>>,
     unwelcome: Mutex<Option<Refusal>>,
     greeted: Mutex<Vec<Bytes>>,
+    tasks: TaskTracker,
 }
 
 impl Inbound for Handlers {
@@ -66,15 +71,13 @@ impl Inbound for Handlers {
             mut writer,
             mut reader,
         } = stream;
-        drop(tokio::task::JoinHandle::abort_handle(
-            &tokio::runtime::Handle::current().spawn(async move {
-                writer.write(open.header).await.unwrap();
-                while let Ok(Some(bytes)) = reader.next().await {
-                    writer.write(bytes).await.unwrap();
-                }
-                writer.finish().await.unwrap();
-            }),
-        ));
+        drop(self.tasks.spawn(async move {
+            writer.write(open.header).await.unwrap();
+            while let Ok(Some(bytes)) = reader.next().await {
+                writer.write(bytes).await.unwrap();
+            }
+            writer.finish().await.unwrap();
+        }));
     }
 
     fn hello_out(&self, to: NodeId) -> Bytes {
