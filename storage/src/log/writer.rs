@@ -18,6 +18,7 @@ use crate::disk::{DiskLock, is_full};
 
 use super::batch::Batch;
 use super::build::{Effect, Flight};
+use super::group::GroupState;
 use super::marks::GroupMarks;
 use super::queue::{Load, Op};
 use super::segment::SegmentSet;
@@ -193,7 +194,6 @@ impl Writer {
         self.count(&flight, took);
         // Before anything that can fail: these operations are done, whatever comes.
         self.tell(&mut flight);
-        self.shared.evict();
         let now = Instant::now();
         let since = *self.unmarked_since.get_or_insert(now);
         self.segments.release(flight.floor)?;
@@ -211,10 +211,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes the effects seen and calls back, in order.
-    fn tell(&mut self, flight: &mut Flight) {
+    /// Makes the effects seen, then calls back, in order. Who is called finds everything as it is now.
+    fn tell(&self, flight: &mut Flight) {
         let mut locations = &flight.locations[..];
-        for done in flight.done.drain(..) {
+        for done in &flight.done {
             match done.effect {
                 Effect::Located { from, count } => {
                     let (mine, rest) = locations.split_at(count);
@@ -223,17 +223,18 @@ impl Writer {
                     done.group.evict(self.shared.config.tail_bytes_per_group);
                 }
                 Effect::Truncated => {
-                    done.group
-                        .change(super::group::GroupState::truncate_flushed);
+                    done.group.change(GroupState::truncate_flushed);
                     done.group.truncated.notify_waiters();
                 }
                 Effect::Nothing => {}
             }
-            if let Some(callback) = done.callback {
-                callback(Ok(()));
-            }
         }
+        self.shared.evict();
         self.shared.queue.complete(flight.load);
+        self.publish_room();
+        for callback in flight.done.drain(..).filter_map(|done| done.callback) {
+            callback(Ok(()));
+        }
     }
 
     /// Nothing is pending: brings the watermark up to the end when it is time, and waits.
@@ -352,6 +353,11 @@ impl Writer {
         stats.segments = self.segments.used();
         stats.segments_free = self.segments.free();
         stats.oldest_groups = self.segments.oldest_groups();
+    }
+
+    fn publish_room(&self) {
+        let at_limit = self.segments.used() >= self.shared.config.max_segments;
+        self.shared.no_room.store(at_limit || self.without_spare.is_some(), Ordering::Relaxed);
     }
 
     fn fail(&mut self, error: &io::Error) {

@@ -126,13 +126,17 @@ fn operate(log: &GroupLog, model: &mut Model, dice: &mut Dice) {
             log.save_vote(vote, model.callback());
         }
         13 => {
-            let keep = last.and_then(|last| last.checked_sub(dice.below(7)));
+            let committed = model.committed.iter().flatten().map(|committed| committed.index).max();
+            // What is committed is never truncated.
+            let keep = last.and_then(|last| last.checked_sub(dice.below(7))).max(committed);
             model.step(|state| {
                 state
                     .entries
                     .retain(|index, _| keep.is_some_and(|keep| *index <= keep))
             });
             log.truncate_after(keep, model.callback());
+            // One leader never gives an index twice.
+            model.term += 1;
         }
         14 | 15 => {
             let beyond = if dice.below(10) == 0 { 5 } else { 0 };
@@ -193,7 +197,7 @@ fn check(log: &GroupLog, model: &mut Model, what: &str) {
             .is_some_and(|purged| committed.index <= purged.index);
         assert!(
             purged || log.id_at(committed.index) == Some(committed),
-            "{what}: {committed:?} is not in the log"
+            "{what}: {committed:?} is not in {found:?}"
         );
     }
     let bytes: usize = found.entries.values().map(|(_, length)| length + 40).sum();
