@@ -42,6 +42,7 @@ struct State {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 struct Faults {
     sync_error: Option<(u64, io::ErrorKind)>,
     sync_cut: Option<(u64, io::ErrorKind)>,

@@ -161,64 +161,79 @@ impl Writer {
 
     /// Adds an operation as far as it fits; returns what is left of it.
     fn add(&mut self, mut op: Op, room: u32, flight: &mut Flight) -> Option<Op> {
-        let group = op.group.id;
         let (length, first) = (self.batch.length(), flight.done.is_empty());
         let soft = self.shared.config.batch_bytes;
         if length + first_length(Some(&op)) > room || (length > soft && !first) {
             return Some(op);
         }
+        let group = op.group.id;
         let mut effect = Effect::Nothing;
-        match &mut op.action {
-            Action::Append { entries, written } => {
-                let from = entries.get(*written).map_or(0, |entry| entry.id.index);
-                let count = self.add_entries(group, &entries[*written..], room, flight);
-                *written += count;
-                effect = Effect::Located { from, count };
-                if *written < entries.len() {
-                    flight.done.push(Done {
-                        group: Arc::clone(&op.group),
-                        effect,
-                        callback: None,
-                    });
-                    return Some(op);
-                }
+        if let Action::Append { entries, written } = &mut op.action {
+            let from = entries.get(*written).map_or(0, |entry| entry.id.index);
+            let count = self.add_entries(group, &entries[*written..], room, flight);
+            *written += count;
+            effect = Effect::Located { from, count };
+            if *written < entries.len() {
+                let group = Arc::clone(&op.group);
+                flight.done.push(Done {
+                    group,
+                    effect,
+                    callback: None,
+                });
+                return Some(op);
             }
+        } else {
+            if matches!(op.action, Action::Truncate { .. }) {
+                effect = Effect::Truncated;
+            }
+            self.add_mark(group, &op.action);
+        }
+        flight.load.ops += 1;
+        flight.load.bytes += op.bytes;
+        flight.done.push(Done {
+            group: op.group,
+            effect,
+            callback: op.done,
+        });
+        None
+    }
+
+    /// Adds the record of an operation that has no entries.
+    fn add_mark(&mut self, group: u32, action: &Action) {
+        match *action {
+            Action::Append { .. } => {}
             Action::Vote(vote) => {
-                self.marks.entry(group).or_default().vote = Some(*vote);
-                let id = LogId {
-                    term: vote.term,
-                    node: vote.node,
-                    index: vote.committed.into(),
-                };
+                self.marks.entry(group).or_default().vote = Some(vote);
+                let index = vote.committed.into();
                 self.batch.add(
                     &Head {
                         kind: Kind::Vote,
                         group,
-                        id,
+                        id: LogId {
+                            term: vote.term,
+                            node: vote.node,
+                            index,
+                        },
                     },
                     &[],
                 );
             }
             Action::Truncate { next } => {
-                self.marks.entry(group).or_default().truncate(*next);
-                self.segments.truncate(group, *next);
+                self.marks.entry(group).or_default().truncate(next);
+                self.segments.truncate(group, next);
                 self.batch.add(
                     &Head {
                         kind: Kind::Truncate,
                         group,
                         id: LogId {
-                            index: *next,
+                            index: next,
                             ..NO_ID
                         },
                     },
                     &[],
                 );
-                effect = Effect::Truncated;
             }
-            Action::Purge(upto) => {
-                let upto = *upto;
-                self.purge(group, upto);
-            }
+            Action::Purge(upto) => self.purge(group, upto),
             Action::Remove => {
                 if self.marks.remove(&group).is_some() {
                     self.segments.remove(group);
@@ -233,14 +248,6 @@ impl Writer {
                 }
             }
         }
-        flight.load.ops += 1;
-        flight.load.bytes += op.bytes;
-        flight.done.push(Done {
-            group: op.group,
-            effect,
-            callback: op.done,
-        });
-        None
     }
 
     fn add_entries(

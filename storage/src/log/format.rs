@@ -255,3 +255,105 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::batch::{Batch, Place};
+
+    fn batch() -> Batch {
+        let mut batch = Batch::default();
+        batch.begin();
+        let id = LogId {
+            term: 2,
+            node: 3,
+            index: 4,
+        };
+        batch.add(
+            &Head {
+                kind: Kind::Entry,
+                group: 1,
+                id,
+            },
+            b"payload",
+        );
+        batch.add(
+            &Head {
+                kind: Kind::Vote,
+                group: 5,
+                id: LogId { index: 1, ..id },
+            },
+            b"",
+        );
+        batch.finish(Place {
+            starts_segment: true,
+            generation: 6,
+            sequence: 7,
+            floor: 5,
+            previous: 8,
+        });
+        batch
+    }
+
+    #[test]
+    fn the_bytes_of_a_batch_stay_as_they_are() {
+        let batch = batch();
+        assert_eq!(batch.bytes().len(), BLOCK as usize);
+        let golden = [
+            // The header.
+            "5053504c01000100060000000000000007000000000000000500000000000000",
+            "9700000002000000e7a30e96080000000000000000000000000000009c77bacd",
+            // The entry.
+            "e67e587d0100000001000000070000000200000000000000030000000000000004000000000000007061796c6f6164",
+            // The vote.
+            "742c357d020000000500000000000000020000000000000003000000000000000100000000000000",
+        ]
+        .concat();
+        let written: String = batch.bytes()[..151]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        assert_eq!(written, golden);
+        assert!(batch.bytes()[151..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_batch_reads_as_written() {
+        let batch = batch();
+        let (header, checksum) = Header::decode(batch.bytes()).unwrap();
+        assert_eq!(
+            (
+                header.generation,
+                header.sequence,
+                header.floor,
+                header.previous
+            ),
+            (6, 7, 5, 8)
+        );
+        assert_eq!((header.length, header.records), (151, 2));
+        assert_eq!(header.encode(&mut [0; HEADER as usize]), checksum);
+        let bytes = &batch.bytes()[..151];
+        assert!(valid(&header, bytes) && !valid(&header, &bytes[..150]));
+        let records: Vec<_> = records(bytes)
+            .map(|(at, record)| (at, record.head.kind, record.payload))
+            .collect();
+        assert_eq!(
+            records,
+            [
+                (64, Kind::Entry, &b"payload"[..]),
+                (111, Kind::Vote, &b""[..])
+            ]
+        );
+    }
+
+    #[test]
+    fn any_flipped_bit_is_seen() {
+        let batch = batch();
+        for bit in 0..151 * 8 {
+            let mut bytes = batch.bytes()[..151].to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let whole = Header::decode(&bytes).is_some_and(|(header, _)| valid(&header, &bytes));
+            assert!(!whole, "bit {bit}");
+        }
+    }
+}

@@ -116,12 +116,12 @@ impl GroupState {
     }
 
     /// Takes entries that were not refused.
-    pub(crate) fn append(&mut self, entries: &[Entry]) {
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             self.marks.append(entry.id);
-            self.tail_bytes += cost(entry);
-            self.log_bytes += record_length(entry);
-            self.tail.push_back(entry.clone());
+            self.tail_bytes += cost(&entry);
+            self.log_bytes += record_length(&entry);
+            self.tail.push_back(entry);
         }
     }
 
@@ -136,7 +136,7 @@ impl GroupState {
                 None
             };
             let entry = self.tail.pop_back();
-            self.forget(location, entry);
+            self.forget(location, entry.as_ref());
             self.marks.truncate(index);
         }
         self.truncates.push_back(next);
@@ -166,7 +166,7 @@ impl GroupState {
             } else {
                 None
             };
-            self.forget(location, entry);
+            self.forget(location, entry.as_ref());
         }
         true
     }
@@ -248,12 +248,10 @@ impl GroupState {
     }
 
     /// An entry is gone that had this place, or was in the tail, or both.
-    fn forget(&mut self, location: Option<Location>, entry: Option<Entry>) {
+    fn forget(&mut self, location: Option<Location>, entry: Option<&Entry>) {
         let length = location.map(|location| u64::from(location.length));
-        self.log_bytes -= length
-            .or_else(|| entry.as_ref().map(record_length))
-            .unwrap_or(0);
-        self.tail_bytes -= entry.as_ref().map_or(0, cost);
+        self.log_bytes -= length.or_else(|| entry.map(record_length)).unwrap_or(0);
+        self.tail_bytes -= entry.map_or(0, cost);
     }
 }
 

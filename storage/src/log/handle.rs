@@ -59,7 +59,7 @@ impl GroupLog {
                 written: 0,
             };
             self.push(state, action, Some(done), bytes)?;
-            state.append(&entries);
+            state.append(entries);
             Ok(())
         });
         refuse(result);

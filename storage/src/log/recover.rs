@@ -60,6 +60,8 @@ struct End {
     batches: u64,
 }
 
+type ByGeneration = BTreeMap<u64, Arc<Segment>>;
+
 /// Reads the whole log.
 pub(crate) fn recover(disk: &dyn Disk, config: &LogConfig) -> Result<Recovered, OpenError> {
     let watermark = Watermark::open(disk)?;
@@ -186,7 +188,7 @@ fn empty(free: Vec<Arc<Segment>>, watermark: Watermark) -> Recovered {
 }
 
 /// The segment files: by generation, and those whose first batch is not valid.
-fn segments(disk: &dyn Disk) -> Result<(BTreeMap<u64, Arc<Segment>>, Vec<Segment>), OpenError> {
+fn segments(disk: &dyn Disk) -> Result<(ByGeneration, Vec<Segment>), OpenError> {
     let (mut found, mut headless) = (BTreeMap::new(), Vec::new());
     for name in disk
         .list()?

@@ -38,8 +38,8 @@ impl Replay {
         let (group, id) = (record.head.group, record.head.id);
         let wrong = |what| Damage::State { group, what };
         if record.head.kind == Kind::Checkpoint {
-            let marks =
-                GroupMarks::decode(record.payload).ok_or(wrong("a checkpoint cannot be read"))?;
+            let marks = GroupMarks::decode(record.payload)
+                .ok_or_else(|| wrong("a checkpoint cannot be read"))?;
             return self.checkpoint(group, marks, first).map_err(wrong);
         }
         if record.head.kind == Kind::Remove {
@@ -62,7 +62,7 @@ impl Replay {
                     term: id.term,
                     node: id.node,
                     committed: id.index == 1,
-                })
+                });
             }
             Kind::Truncate => replayed.truncate(id.index),
             Kind::Purge => replayed.purge(id),

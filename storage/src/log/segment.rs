@@ -222,7 +222,7 @@ impl SegmentSet {
             .used
             .iter()
             .find(|used| !used.live.is_empty())
-            .or(self.used.back());
+            .or_else(|| self.used.back());
         needed.map_or(0, |used| used.segment.generation)
     }
 
@@ -236,7 +236,7 @@ impl SegmentSet {
         self.used
             .iter()
             .find(needs)
-            .or(self.used.back())
+            .or_else(|| self.used.back())
             .map_or(0, |used| used.segment.generation)
     }
 

@@ -357,7 +357,9 @@ impl Writer {
 
     fn publish_room(&self) {
         let at_limit = self.segments.used() >= self.shared.config.max_segments;
-        self.shared.no_room.store(at_limit || self.without_spare.is_some(), Ordering::Relaxed);
+        self.shared
+            .no_room
+            .store(at_limit || self.without_spare.is_some(), Ordering::Relaxed);
     }
 
     fn fail(&mut self, error: &io::Error) {

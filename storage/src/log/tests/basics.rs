@@ -60,7 +60,7 @@ fn callbacks_of_all_groups_come_in_order() {
         let (engine, _) = open();
         let calls = Calls::default();
         for number in 0..2000 {
-            let log = engine.group((number % 7) as u32);
+            let log = engine.group(u32::try_from(number % 7).unwrap());
             match number % 5 {
                 0 => log.save_vote(vote(number), calls.note(number)),
                 _ => {
@@ -133,13 +133,13 @@ fn entries_that_do_not_follow_are_refused() {
 fn reads_are_bounded_by_bytes_and_give_at_least_one() {
     let disk = SimDisk::new(1);
     // With no tail at all every durable entry comes from a segment.
-    for tail in [0, 1 << 20] {
+    for (number, tail) in [(1, 0), (2, 1 << 20)] {
         let config = LogConfig {
             tail_bytes_per_group: tail,
             ..small()
         };
         let (engine, mut writer, _) = open(&disk, config);
-        let log = engine.group(tail as u32);
+        let log = engine.group(number);
         log.append(entries(1, 10..30, 1000), ignore());
         writer.work();
         log.append(entries(1, 30..32, 1000), ignore());

@@ -25,12 +25,11 @@ fn a_crash_between_append_and_sync_loses_only_what_was_not_acknowledged() {
         let disk = disk.crash(keeps);
         let (engine, _writer, recovery) = open(&disk, small());
         let found = read_all(&engine.group(1));
+        assert_eq!(found, entries(1, 1..found.len() as u64 + 1, 2000));
         match keeps {
             CrashKeeps::Nothing => assert_eq!((found.len(), recovery.torn_tail), (4, false)),
-            CrashKeeps::Everything => assert_eq!(found, entries(1, 1..9, 2000)),
-            CrashKeeps::Random => {
-                assert!(found == entries(1, 1..9, 2000) || found == entries(1, 1..5, 2000))
-            }
+            CrashKeeps::Everything => assert_eq!(found.len(), 8),
+            CrashKeeps::Random => assert!([4, 8].contains(&found.len())),
         }
     }
 }
@@ -148,9 +147,9 @@ fn an_error_of_the_disk_fails_all_who_wait_and_all_who_come() {
         one.append(entries(1, 1..3, 10), calls.note(1));
         writer.work();
         if write {
-            disk.fail_write(0, io::ErrorKind::Other)
+            disk.fail_write(0, io::ErrorKind::Other);
         } else {
-            disk.fail_sync(0, io::ErrorKind::Other)
+            disk.fail_sync(0, io::ErrorKind::Other);
         }
         one.append(entries(1, 3..6, 2000), calls.note(2));
         two.save_vote(vote(1), calls.note(3));

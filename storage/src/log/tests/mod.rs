@@ -36,7 +36,7 @@ fn id(term: u64, index: u64) -> LogId {
 
 /// An entry whose payload is known from its id and length.
 fn entry(term: u64, index: u64, length: usize) -> Entry {
-    let byte = |place: usize| (term * 31 + index * 7 + place as u64) as u8;
+    let byte = |place: usize| ((term * 31 + index * 7 + place as u64) % 256).to_le_bytes()[0];
     Entry {
         id: id(term, index),
         payload: (0..length).map(byte).collect::<Vec<u8>>().into(),
@@ -51,13 +51,16 @@ fn vote(term: u64) -> Vote {
     Vote {
         term,
         node: 7,
-        committed: term % 2 == 0,
+        committed: term.is_multiple_of(2),
     }
 }
 
 /// Collects the results of callbacks in the order of their calls.
 #[derive(Clone, Default)]
-struct Calls(Arc<(Mutex<Vec<(u64, bool)>>, Condvar)>);
+struct Calls(Arc<(Mutex<Results>, Condvar)>);
+
+/// The number of each callback, and whether it got `Ok`.
+type Results = Vec<(u64, bool)>;
 
 impl Calls {
     /// A callback that notes this number.
@@ -115,8 +118,11 @@ fn ignore() -> Callback {
     Box::new(|_| ())
 }
 
+/// Opens the log again.
+type Open<'a> = &'a dyn Fn() -> (LogEngine, Recovery);
+
 /// Runs a check on a real and on a simulated disk; the check may open the log again by the function it gets.
-fn on_both(check: impl Fn(&dyn Fn() -> (LogEngine, Recovery))) {
+fn on_both(check: impl Fn(Open<'_>)) {
     let folder = tempfile::tempdir().unwrap();
     check(&|| {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(folder.path()).unwrap());

@@ -23,6 +23,14 @@ impl Dice {
             .rotate_left(31)
             % bound
     }
+
+    fn size(&mut self, bound: u64) -> usize {
+        usize::try_from(self.below(bound)).unwrap()
+    }
+
+    fn group(&mut self, bound: u32) -> u32 {
+        u32::try_from(self.below(bound.into())).unwrap()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -97,59 +105,17 @@ fn seen(log: &GroupLog) -> State {
 }
 
 fn operate(log: &GroupLog, model: &mut Model, dice: &mut Dice) {
-    let (now, last) = (model.now().clone(), model.last());
+    let last = model.last();
     match dice.below(20) {
-        0..=10 => {
-            let first = last.map_or_else(
-                || {
-                    now.purged.map_or(0, |purged| purged.index + 1)
-                        + if dice.below(8) == 0 { 3 } else { 0 }
-                },
-                |last| last + 1,
-            );
-            let count = 1 + dice.below(6);
-            let mut batch = Vec::new();
-            for index in first..first + count {
-                let length = usize::try_from(dice.below(3) * dice.below(2500)).unwrap();
-                let term = model.term;
-                batch.push(entry(term, index, length));
-                model.step(|state| {
-                    state.entries.insert(index, (term, length));
-                });
-            }
-            log.append(batch, model.callback());
-        }
+        0..=10 => append_some(log, model, dice),
         11 | 12 => {
             model.term += 1;
             let vote = vote(model.term);
             model.step(|state| state.vote = Some(vote));
             log.save_vote(vote, model.callback());
         }
-        13 => {
-            let committed = model.committed.iter().flatten().map(|committed| committed.index).max();
-            // What is committed is never truncated.
-            let keep = last.and_then(|last| last.checked_sub(dice.below(7))).max(committed);
-            model.step(|state| {
-                state
-                    .entries
-                    .retain(|index, _| keep.is_some_and(|keep| *index <= keep))
-            });
-            log.truncate_after(keep, model.callback());
-            // One leader never gives an index twice.
-            model.term += 1;
-        }
-        14 | 15 => {
-            let beyond = if dice.below(10) == 0 { 5 } else { 0 };
-            let upto = last.unwrap_or(4).saturating_sub(dice.below(12)) + beyond;
-            let term = now.entries.get(&upto).map_or(model.term, |(term, _)| *term);
-            if now.purged.is_none_or(|purged| purged.index < upto) {
-                model.step(|state| {
-                    state.purged = Some(id(term, upto));
-                    state.entries.retain(|index, _| *index > upto);
-                });
-            }
-            log.purge(id(term, upto));
-        }
+        13 => truncate_some(log, model, dice),
+        14 | 15 => purge_some(log, model, dice),
         16 | 17 => {
             let committed = last.and_then(|last| log.id_at(last.saturating_sub(dice.below(3))));
             model.committed.push(committed);
@@ -157,13 +123,13 @@ fn operate(log: &GroupLog, model: &mut Model, dice: &mut Dice) {
         }
         _ => {
             let from = dice.below(last.unwrap_or(0) + 3);
-            let max = usize::try_from(dice.below(9000)).unwrap();
+            let max = dice.size(9000);
             let found = log.read(from, from + dice.below(20), max).unwrap();
             let bytes: usize = found.iter().map(|entry| entry.payload.len()).sum();
             assert!(bytes <= max || found.len() == 1);
             for found in found {
                 assert_eq!(
-                    now.entries.get(&found.id.index),
+                    model.now().entries.get(&found.id.index),
                     Some(&(found.id.term, found.payload.len()))
                 );
             }
@@ -173,8 +139,64 @@ fn operate(log: &GroupLog, model: &mut Model, dice: &mut Dice) {
         log.state().last.map(|last| last.index),
         model
             .last()
-            .or(model.now().purged.map(|purged| purged.index))
+            .or_else(|| model.now().purged.map(|purged| purged.index))
     );
+}
+
+fn append_some(log: &GroupLog, model: &mut Model, dice: &mut Dice) {
+    let first = match (model.last(), model.now().purged) {
+        (Some(last), _) => last + 1,
+        (None, purged) => purged.map_or(0, |purged| purged.index + 1) + 3 * (dice.below(8) / 7),
+    };
+    let mut batch = Vec::new();
+    for index in first..first + 1 + dice.below(6) {
+        let length = dice.size(3) * dice.size(2500);
+        let term = model.term;
+        batch.push(entry(term, index, length));
+        model.step(|state| {
+            state.entries.insert(index, (term, length));
+        });
+    }
+    log.append(batch, model.callback());
+}
+
+fn truncate_some(log: &GroupLog, model: &mut Model, dice: &mut Dice) {
+    let committed = model
+        .committed
+        .iter()
+        .flatten()
+        .map(|committed| committed.index)
+        .max();
+    // What is committed is never truncated.
+    let keep = model
+        .last()
+        .and_then(|last| last.checked_sub(dice.below(7)))
+        .max(committed);
+    model.step(|state| {
+        state
+            .entries
+            .retain(|index, _| keep.is_some_and(|keep| *index <= keep));
+    });
+    log.truncate_after(keep, model.callback());
+    // One leader never gives an index twice.
+    model.term += 1;
+}
+
+fn purge_some(log: &GroupLog, model: &mut Model, dice: &mut Dice) {
+    let beyond = if dice.below(10) == 0 { 5 } else { 0 };
+    let upto = model.last().unwrap_or(4).saturating_sub(dice.below(12)) + beyond;
+    let term = model
+        .now()
+        .entries
+        .get(&upto)
+        .map_or(model.term, |(term, _)| *term);
+    if model.now().purged.is_none_or(|purged| purged.index < upto) {
+        model.step(|state| {
+            state.purged = Some(id(term, upto));
+            state.entries.retain(|index, _| *index > upto);
+        });
+    }
+    log.purge(id(term, upto));
 }
 
 /// Compares a group after a restart with what it may be, and goes on from there.
@@ -208,15 +230,15 @@ fn check(log: &GroupLog, model: &mut Model, what: &str) {
 
 fn run(seed: u64) {
     let (mut dice, mut disk) = (Dice(seed), SimDisk::new(!seed));
-    let groups = 1 + dice.below(5) as u32;
+    let groups = 1 + dice.group(5);
     let mut models: Vec<_> = (0..groups)
         .map(|_| Model::from(State::default(), 1))
         .collect();
     for life in 0..6 {
         let config = LogConfig {
             segment_bytes: 32 << 10,
-            batch_bytes: 1 + dice.below(12_000) as u32,
-            tail_bytes_per_group: usize::try_from(dice.below(20_000)).unwrap(),
+            batch_bytes: 1 + dice.group(12_000),
+            tail_bytes_per_group: dice.size(20_000),
             tail_bytes: 30_000,
             watermark_every: Duration::from_millis(dice.below(2) * 1000),
             max_segments: 400,
@@ -237,7 +259,7 @@ fn run(seed: u64) {
             _ => {}
         }
         for _ in 0..dice.below(400) {
-            let group = dice.below(groups.into()) as u32;
+            let group = dice.group(groups);
             operate(&engine.group(group), &mut models[group as usize], &mut dice);
             if dice.below(3) == 0 && writer.turn() == Turn::Ended {
                 break;
@@ -256,7 +278,7 @@ fn run(seed: u64) {
             CrashKeeps::Nothing,
             CrashKeeps::Random,
             CrashKeeps::Everything,
-        ][dice.below(3) as usize];
+        ][dice.size(3)];
         let next = disk.crash(keeps);
         // After the crash: the dead writer tells those who wait, and can change nothing.
         drop(writer);
