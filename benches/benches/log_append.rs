@@ -13,8 +13,8 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use storage::disk::{Disk, RealDisk};
 use storage::log::{Entry, GroupLog, LogConfig, LogEngine, LogId};
 
-/// Entries kept of each group, so that segments are used again as in a running node.
-const KEPT: u64 = 4096;
+/// Payload kept of each group, so that segments are used again as in a running node. Bytes.
+const KEPT: u64 = 64 << 20;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -127,11 +127,12 @@ impl Bench {
             black_box(entries),
             Box::new(move |result| sender.send(result).expect("the round waits for all")),
         );
-        if next > KEPT && next.is_multiple_of(64) {
+        let kept = KEPT / self.payload.len() as u64;
+        if next > kept && next.is_multiple_of(64) {
             log.purge(LogId {
                 term: 1,
                 node: 1,
-                index: next - KEPT,
+                index: next - kept,
             });
         }
     }

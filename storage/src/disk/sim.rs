@@ -98,6 +98,13 @@ impl SimDisk {
         })
     }
 
+    /// The process dies and the power stays: the next life sees all that was written, and a later crash can still
+    /// lose what was not synced. The handles change as in [`SimDisk::crash`].
+    #[must_use = "the old handle is dead"]
+    pub fn kill(&self) -> Self {
+        self.next_life(|_| ())
+    }
+
     /// The durable bytes of this moment.
     pub fn image(&self) -> SimImage {
         let mut images = self.shared.state.lock().images.clone();

@@ -35,6 +35,29 @@ fn a_crash_between_append_and_sync_loses_only_what_was_not_acknowledged() {
 }
 
 #[test]
+fn what_a_killed_process_left_in_memory_is_synced_before_it_is_trusted() {
+    for segments in [1, 30] {
+        let disk = SimDisk::new(5);
+        let (engine, mut writer, _) = open(&disk, small());
+        let log = engine.group(1);
+        for number in 0..segments {
+            log.append(entries(1, number..number + 1, 9000), ignore());
+            writer.work();
+        }
+        log.append(entries(1, segments..segments + 1, 9000), ignore());
+        disk.cut_sync(0);
+        writer.work();
+        let disk = disk.kill();
+        let (engine, _writer, _) = open(&disk, small());
+        let found = read_all(&engine.group(1));
+        assert_eq!(found, entries(1, 0..segments + 1, 9000));
+        let disk = disk.crash(CrashKeeps::Nothing);
+        let (engine, _writer, _) = open(&disk, small());
+        assert_eq!(read_all(&engine.group(1)), found);
+    }
+}
+
+#[test]
 fn a_torn_tail_boots_and_is_written_over() {
     let mut torn = 0;
     for seed in 0..50 {

@@ -274,12 +274,12 @@ fn run(seed: u64) {
             drop(engine);
             writer.work();
         }
-        let keeps = [
-            CrashKeeps::Nothing,
-            CrashKeeps::Random,
-            CrashKeeps::Everything,
-        ][dice.size(3)];
-        let next = disk.crash(keeps);
+        let next = match dice.below(4) {
+            0 => disk.crash(CrashKeeps::Nothing),
+            1 => disk.crash(CrashKeeps::Everything),
+            2 => disk.crash(CrashKeeps::Random),
+            _ => disk.kill(),
+        };
         // After the crash: the dead writer tells those who wait, and can change nothing.
         drop(writer);
         disk = next;
