@@ -7,6 +7,8 @@
 
 use std::process::ExitCode;
 
+mod admin;
+mod authority;
 pub mod cli;
 mod client;
 pub mod clock;
@@ -19,7 +21,7 @@ mod process;
 pub mod secrets;
 pub mod serve;
 mod signals;
-pub mod status;
+mod tasks;
 mod telemetry;
 mod units;
 
