@@ -1,0 +1,156 @@
+//! Opening and closing replicas.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::id::GroupId;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::inner::{Inner, Opened, OpenedKind};
+use crate::error::{Fatal, StartError};
+use crate::group::{MetaReplica, ShardReplica};
+use crate::inbound::Door;
+use crate::lease::VoteGate;
+use crate::log_store::LogStore;
+use crate::machine::{self, Machine};
+use crate::network::Network;
+use crate::proposer::Proposer;
+use crate::replica::{self, Replica};
+use crate::timing;
+use crate::types::Raft;
+
+/// How long openraft may take to stop a group.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// The groups that this node should have open.
+pub(crate) fn wanted(inner: &Inner) -> Vec<GroupId> {
+    let map = inner.map();
+    let mut groups = vec![GroupId::Meta];
+    if map.is_bootstrapped() {
+        let mine = map.replicas.iter().filter(|(_, nodes)| nodes.contains(&inner.me));
+        groups.extend(mine.map(|(group, _)| *group).filter(|group| *group != GroupId::Meta));
+    } else if inner.seed.iter().any(|(node, _)| *node == inner.me) {
+        groups.extend(model::placement::groups(inner.region, inner.shards));
+    }
+    groups
+}
+
+/// Opens a replica, and starts it.
+pub(crate) async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<(), StartError> {
+    if inner.opened(group).is_some() {
+        return Ok(());
+    }
+    let (engine, folder) = (inner.state.clone(), inner.folder.clone());
+    let store = spawn_blocking(move || engine.open(&folder, group.to_raw()))
+        .await
+        .map_err(|error| StartError::State { group, source: Box::new(error) })?
+        .map_err(|error| StartError::State { group, source: Box::new(error) })?;
+    let log = inner.log.group(group.to_raw());
+    let pace = match group {
+        GroupId::Meta => inner.tuning.meta_pace,
+        GroupId::Shard(..) => inner.tuning.shard_pace,
+    };
+    let old = log.vote().is_some() || log.state().last.is_some();
+    let gate = VoteGate::at_start(old, pace.lease());
+    let may_elect = !gate.is_closed() && !inner.is_draining();
+    let failed = |reason: String| StartError::Group { group, reason };
+    let config = timing::config(group.to_string(), &pace, may_elect)
+        .map_err(|error| failed(error.to_string()))?;
+    let machine = Machine::open(machine::Parts {
+        group,
+        store: store.clone(),
+        log: log.clone(),
+        events: Arc::<Inner>::clone(inner),
+    })
+    .map_err(|error| StartError::State { group, source: Box::new(error) })?;
+    let progress = machine.progress();
+    let network = Network::new(inner.transport().clone(), group);
+    let log_store = LogStore::new(log.clone());
+    let raft = Raft::new(inner.me.0, Arc::new(config), network, log_store, machine)
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let replica = Replica::new(replica::Parts {
+        group,
+        me: inner.me,
+        raft,
+        progress,
+        store,
+        log,
+        clocks: Arc::clone(&inner.clocks),
+        sleep: Arc::clone(&inner.sleep),
+        tasks: inner.tasks.clone(),
+        lease: pace.lease(),
+        gate,
+    });
+    start(inner, replica);
+    Ok(())
+}
+
+fn start(inner: &Arc<Inner>, replica: Arc<Replica>) {
+    let group = replica.parts.group;
+    let (raft, time) = (replica.parts.raft.clone(), Arc::clone(&replica.time));
+    let kind = match group {
+        GroupId::Meta => {
+            let proposer = Proposer::new();
+            let runner = proposer.clone();
+            inner.tasks.spawn(async move { runner.run(raft, time).await });
+            let replica = Arc::clone(&replica);
+            OpenedKind::Meta(Arc::new(MetaReplica { replica, proposer }))
+        }
+        GroupId::Shard(..) => {
+            let proposer = Proposer::new();
+            let runner = proposer.clone();
+            inner.tasks.spawn(async move { runner.run(raft, time).await });
+            OpenedKind::Shard(Arc::new(ShardReplica {
+                replica: Arc::clone(&replica),
+                proposer,
+                reads: Arc::clone(inner.reads()),
+                room: Arc::<Inner>::clone(inner),
+            }))
+        }
+    };
+    inner.tasks.spawn(watch_over(Arc::clone(inner), Arc::clone(&replica)));
+    if let Some(until) = replica.parts.gate.until() {
+        let (inner, replica) = (Arc::clone(inner), Arc::clone(&replica));
+        inner.clone().tasks.spawn(async move {
+            sleep_until(until).await;
+            if !inner.is_draining() {
+                replica.parts.raft.runtime_config().elect(true);
+            }
+        });
+    }
+    let door = Door::new(Arc::clone(&replica));
+    let opened = Arc::new(Opened { replica, door, kind });
+    inner.groups.write().insert(group, opened);
+}
+
+/// Follows a replica's role until it stops; a group that stops by itself ends the node.
+async fn watch_over(inner: Arc<Inner>, replica: Arc<Replica>) {
+    let group = replica.parts.group;
+    Arc::clone(&replica).follow().await;
+    let still_open = inner.groups.read().contains_key(&group);
+    if still_open && !inner.stop.is_cancelled() {
+        let reason = {
+            use openraft::async_runtime::watch::WatchReceiver;
+            let metrics = replica.parts.raft.metrics();
+            let state = metrics.borrow_watched().running_state.clone();
+            state.err().map_or_else(|| "stopped".to_owned(), |fatal| fatal.to_string())
+        };
+        inner.fail(Fatal::Group { group, reason });
+    }
+}
+
+/// Stops a replica. Its log and state stay.
+pub(crate) async fn close(inner: &Arc<Inner>, group: GroupId) {
+    let Some(opened) = inner.groups.write().remove(&group) else { return };
+    match &opened.kind {
+        OpenedKind::Meta(meta) => meta.proposer.close(),
+        OpenedKind::Shard(shard) => shard.proposer.close(),
+    }
+    let began = Instant::now();
+    let stopped = timeout(SHUTDOWN, opened.replica.parts.raft.shutdown()).await;
+    if !matches!(stopped, Ok(Ok(()))) {
+        tracing::warn!(%group, waited = ?began.elapsed(), "group did not stop cleanly");
+    }
+}

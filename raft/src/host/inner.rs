@@ -1,0 +1,278 @@
+//! What the parts of a host share, and what the service sees of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use model::id::{GroupId, NodeId, RegionId};
+use model::meta::{MetaState, NodeAddress};
+use model::shard::Event;
+use parking_lot::{Mutex, RwLock};
+use storage::log::LogEngine;
+use storage::state::StateEngine;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::{Attached, Tuning};
+use crate::error::Fatal;
+use crate::group::{MetaReplica, Room, ShardReplica};
+use crate::inbound::Door;
+use crate::kinds;
+use crate::lease::SleepWatch;
+use crate::life::Memory;
+use crate::log_time::Clocks;
+use crate::reads::PeerReads;
+use crate::replica::Replica;
+use crate::shard::{Directory, EventSink, PeerError, Peers, ShardGroup};
+use crate::transport::ca::Authority;
+use crate::transport::{Call, CallError, Lane, RemoteError, Transport};
+
+/// Above this, in bytes, a service's call goes over the bulk connection.
+const BULK_BYTES: usize = 64 << 10;
+
+/// A replica that is open.
+pub(crate) struct Opened {
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) door: Arc<Door>,
+    pub(crate) kind: OpenedKind,
+}
+
+/// What is proposed to it.
+pub(crate) enum OpenedKind {
+    Meta(Arc<MetaReplica>),
+    Shard(Arc<ShardReplica>),
+}
+
+/// What this node knows of a peer since it started.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PeerView {
+    /// Whether the last probe was answered.
+    pub(crate) reachable: bool,
+    /// It hands its leaderships away.
+    pub(crate) draining: bool,
+}
+
+/// Everything a host's parts share.
+pub(crate) struct Inner {
+    pub(crate) me: NodeId,
+    pub(crate) region: RegionId,
+    pub(crate) region_name: String,
+    /// Of the configuration; the map's number counts once there is one.
+    pub(crate) shards: u16,
+    pub(crate) seed: Vec<(NodeId, NodeAddress)>,
+    pub(crate) tuning: Tuning,
+    pub(crate) authority: Option<Arc<Authority>>,
+    pub(crate) log: LogEngine,
+    pub(crate) state: StateEngine,
+    pub(crate) folder: PathBuf,
+    pub(crate) clocks: Arc<Clocks>,
+    pub(crate) sleep: Arc<SleepWatch>,
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) transport: OnceLock<Transport>,
+    pub(crate) reads: OnceLock<Arc<PeerReads>>,
+    pub(crate) attached: OnceLock<Attached>,
+    pub(crate) groups: RwLock<BTreeMap<GroupId, Arc<Opened>>>,
+    pub(crate) map: watch::Sender<Arc<MetaState>>,
+    pub(crate) peers: Mutex<BTreeMap<NodeId, PeerView>>,
+    pub(crate) draining: AtomicBool,
+    pub(crate) fatal: watch::Sender<Option<Fatal>>,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Inner {
+    pub(crate) fn transport(&self) -> &Transport {
+        self.transport.get().expect("the transport is started before anything uses it")
+    }
+
+    pub(crate) fn reads(&self) -> &Arc<PeerReads> {
+        self.reads.get().expect("made together with the transport")
+    }
+
+    pub(crate) fn opened(&self, group: GroupId) -> Option<Arc<Opened>> {
+        self.groups.read().get(&group).cloned()
+    }
+
+    pub(crate) fn all_opened(&self) -> Vec<Arc<Opened>> {
+        self.groups.read().values().cloned().collect()
+    }
+
+    pub(crate) fn meta(&self) -> Option<Arc<MetaReplica>> {
+        match &self.opened(GroupId::Meta)?.kind {
+            OpenedKind::Meta(meta) => Some(Arc::clone(meta)),
+            OpenedKind::Shard(_) => None,
+        }
+    }
+
+    /// The shards' replicas that are open here.
+    pub(crate) fn shards_opened(&self) -> Vec<Arc<ShardReplica>> {
+        let groups = self.groups.read();
+        let shards = groups.values().filter_map(|opened| match &opened.kind {
+            OpenedKind::Shard(shard) => Some(Arc::clone(shard)),
+            OpenedKind::Meta(_) => None,
+        });
+        shards.collect()
+    }
+
+    /// What is known of the cluster.
+    pub(crate) fn map(&self) -> Arc<MetaState> {
+        Arc::clone(&self.map.borrow())
+    }
+
+    /// The other nodes.
+    pub(crate) fn others(&self) -> Vec<NodeId> {
+        let map = self.map();
+        let nodes: Vec<NodeId> = if map.is_bootstrapped() {
+            map.nodes.keys().copied().collect()
+        } else {
+            self.seed.iter().map(|(node, _)| *node).collect()
+        };
+        nodes.into_iter().filter(|node| *node != self.me).collect()
+    }
+
+    /// Ends the node, for this reason; the first one counts.
+    pub(crate) fn fail(&self, reason: Fatal) {
+        if self.stop.is_cancelled() {
+            return;
+        }
+        tracing::error!(%reason, "the node cannot go on");
+        self.fatal.send_if_modified(|fatal| {
+            let first = fatal.is_none();
+            fatal.get_or_insert(reason);
+            first
+        });
+    }
+
+    /// Tells the transport where the nodes are.
+    pub(crate) async fn set_addresses(&self) {
+        let map = self.map();
+        let mut known: BTreeMap<NodeId, String> =
+            self.seed.iter().map(|(node, at)| (*node, at.peer.clone())).collect();
+        known.extend(map.nodes.iter().map(|(node, record)| (*node, record.address.peer.clone())));
+        for node in &map.removed {
+            known.remove(node);
+            self.transport().forget(*node);
+        }
+        known.remove(&self.me);
+        for (node, address) in known {
+            match resolve(&address).await {
+                Some(address) => self.transport().set_address(node, address),
+                None => tracing::warn!(%node, address, "address of a node cannot be resolved"),
+            }
+        }
+    }
+
+    /// Waits, or returns false when the host stops.
+    pub(crate) async fn pause(&self, span: Duration) -> bool {
+        tokio::select! {
+            () = self.stop.cancelled() => false,
+            () = tokio::time::sleep(span) => true,
+        }
+    }
+}
+
+/// A node's address; the first, if a name has several.
+pub(crate) async fn resolve(address: &str) -> Option<SocketAddr> {
+    if let Ok(address) = address.parse() {
+        return Some(address);
+    }
+    tokio::net::lookup_host(address).await.ok()?.next()
+}
+
+impl Room for Inner {
+    fn is_full(&self) -> bool {
+        self.log.is_full()
+    }
+}
+
+impl EventSink for Inner {
+    fn committed(&self, group: GroupId, events: Vec<Event>) {
+        if let Some(attached) = self.attached.get() {
+            attached.events.committed(group, events);
+        }
+    }
+
+    fn replaced(&self, group: GroupId) {
+        if let Some(attached) = self.attached.get() {
+            attached.events.replaced(group);
+        }
+    }
+}
+
+impl Directory for Inner {
+    fn me(&self) -> NodeId {
+        self.me
+    }
+
+    fn region(&self) -> (RegionId, u16) {
+        let map = self.map();
+        let shards = map.regions.get(&self.region).map_or(self.shards, |region| region.shards);
+        (self.region, shards)
+    }
+
+    fn local(&self, group: GroupId) -> Option<Arc<dyn ShardGroup>> {
+        match &self.groups.read().get(&group)?.kind {
+            OpenedKind::Shard(shard) => {
+                let shard: Arc<dyn ShardGroup> = Arc::<ShardReplica>::clone(shard);
+                Some(shard)
+            }
+            OpenedKind::Meta(_) => None,
+        }
+    }
+
+    fn replicas(&self, group: GroupId) -> Vec<NodeId> {
+        if let Some(opened) = self.opened(group) {
+            let members = opened.replica.members();
+            if !members.is_empty() {
+                return members;
+            }
+        }
+        let map = self.map();
+        map.replicas.get(&group).cloned().unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Peers for Inner {
+    async fn call(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, PeerError> {
+        let lane = if body.len() > BULK_BYTES { Lane::Bulk } else { Lane::Data };
+        let call = Call {
+            lane,
+            kind: kinds::SERVICE,
+            group,
+            body,
+            timeout,
+        };
+        self.transport().peer(to).call(call).await.map_err(|error| match error {
+            CallError::Timeout | CallError::Closed => PeerError::Lost,
+            // The handler was there and went away.
+            CallError::Remote(RemoteError { code, .. }) if code == RemoteError::DROPPED => {
+                PeerError::Lost
+            }
+            CallError::Remote(_)
+            | CallError::Unreachable(_)
+            | CallError::Refused(_)
+            | CallError::TooBusy
+            | CallError::TooLarge => PeerError::NotSent,
+        })
+    }
+}
+
+impl Inner {
+    /// Whether this node hands its leaderships away.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,128 @@
+//! Housekeeping, once a second: sweeps, snapshots, purges, flushes, and the map.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::id::GroupId;
+use openraft::async_runtime::watch::WatchReceiver;
+use storage::state::FlushPolicy;
+use tokio::task::spawn_blocking;
+
+use super::groups;
+use super::inner::{Inner, Opened};
+use crate::error::Fatal;
+use crate::life::Map;
+
+/// Between two rounds.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Sweeps the shards that this node leads.
+pub(crate) async fn sweep(inner: Arc<Inner>) {
+    while inner.pause(EVERY).await {
+        for shard in inner.shards_opened() {
+            shard.sweep().await;
+        }
+    }
+}
+
+/// Bounds the log and what a restart must replay.
+pub(crate) async fn bound(inner: Arc<Inner>) {
+    while inner.pause(EVERY).await {
+        let pinning = inner.log.oldest_segment_groups();
+        for opened in inner.all_opened() {
+            let raw = opened.replica.parts.group.to_raw();
+            let large = opened.replica.parts.log.bytes() > inner.tuning.log_bytes;
+            if large || pinning.contains(&raw) {
+                shorten(&opened).await;
+            }
+        }
+        let tablets: Vec<_> =
+            inner.all_opened().iter().map(|opened| opened.replica.parts.store.current()).collect();
+        let limit_bytes = inner.tuning.replay_bytes;
+        match spawn_blocking(move || FlushPolicy { limit_bytes }.run(&tablets)).await {
+            Ok(Err(error)) => tracing::error!(%error, "state cannot be flushed"),
+            Err(error) => tracing::error!(%error, "flushing failed"),
+            Ok(Ok(_flushed)) => {}
+        }
+    }
+}
+
+/// Takes a snapshot of all that is applied; openraft then purges the log up to a few entries before it.
+async fn shorten(opened: &Opened) {
+    let raft = &opened.replica.parts.raft;
+    let (snapshot, applied) = {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let index = |id: Option<crate::types::LogId>| id.map_or(0, |id| id.index);
+        (index(metrics.snapshot), index(metrics.last_applied))
+    };
+    let group = opened.replica.parts.group;
+    if applied > snapshot && raft.trigger().snapshot().await.is_err() {
+        tracing::debug!(%group, "the group stops: no snapshot");
+    }
+    // Entries that the newest snapshot has, a few apart, which a follower may still need.
+    let upto = snapshot.saturating_sub(64);
+    if upto > 0 && raft.trigger().purge_log(upto).await.is_err() {
+        tracing::debug!(%group, "the group stops: no purge");
+    }
+}
+
+/// Follows the meta group: keeps the map, the addresses and the groups of this node as it says.
+pub(crate) async fn follow_map(inner: Arc<Inner>) {
+    let Some(meta) = inner.meta() else { return };
+    let mut states = meta.state();
+    loop {
+        let state = Arc::clone(&states.borrow_and_update());
+        if state.is_bootstrapped() && *state != *inner.map() {
+            inner.map.send_replace(Arc::clone(&state));
+            if state.removed.contains(&inner.me) {
+                let reason = format!("node {}: it was removed from the cluster", inner.me);
+                inner.fail(Fatal::Rebuild { reason });
+                return;
+            }
+            save(&inner).await;
+            inner.set_addresses().await;
+        }
+        for group in groups::wanted(&inner) {
+            if let Err(error) = groups::open(&inner, group).await {
+                let reason = error.to_string();
+                inner.fail(Fatal::Group { group, reason });
+            }
+        }
+        close_unwanted(&inner).await;
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            changed = states.changed() => if changed.is_err() { return },
+            // What is open may change without the map.
+            () = tokio::time::sleep(EVERY * 5) => {}
+        }
+    }
+}
+
+/// Closes shards whose group has placed and voted this node out. Their logs keep the votes.
+async fn close_unwanted(inner: &Arc<Inner>) {
+    let wanted = groups::wanted(inner);
+    for opened in inner.all_opened() {
+        let group = opened.replica.parts.group;
+        let members = opened.replica.members();
+        let out = !members.is_empty() && !members.contains(&inner.me);
+        if group != GroupId::Meta && out && !wanted.contains(&group) {
+            tracing::info!(%group, "this node has no replica of it any more");
+            groups::close(inner, group).await;
+            let store = opened.replica.parts.store.clone();
+            if let Ok(Err(error)) = spawn_blocking(move || store.remove()).await {
+                tracing::warn!(%group, %error, "state of a closed group cannot be removed");
+            }
+        }
+    }
+}
+
+async fn save(inner: &Arc<Inner>) {
+    let (memory, node) = (Arc::clone(&inner.memory), inner.me);
+    let meta = (*inner.map()).clone();
+    match spawn_blocking(move || memory.save_map(&Map { node, meta })).await {
+        Ok(Err(error)) => tracing::error!(%error, "the map cannot be saved"),
+        Err(error) => tracing::error!(%error, "saving the map failed"),
+        Ok(Ok(())) => {}
+    }
+}

@@ -1,0 +1,328 @@
+//! A node's groups and all that keeps them: the one thing that `node` starts and stops.
+//!
+//! | file | what |
+//! |---|---|
+//! | `config.rs` | what a host is started with |
+//! | `inner.rs` | what the parts share; what the service sees |
+//! | `router.rs`, `hello.rs` | what arrives, and from whom it is taken |
+//! | `groups.rs` | opening and closing replicas |
+//! | `bootstrap.rs` | making a region |
+//! | `probe.rs` | lives, clocks and the age of reads |
+//! | `keeper.rs` | sweeps, snapshots, flushes, the map |
+//! | `balance.rs` | who leads what; draining |
+//! | `placement.rs` | replicas onto nodes, one safe step at a time |
+//! | `admit.rs` | joining |
+//! | `status.rs` | what an operator sees |
+//!
+//! **Start**: the node's own files and a new life; the log; the transport; the service; the groups, from the map that is kept
+//! locally, without waiting for the meta group; then the loops. **Stop** is the other way round.
+
+mod admit;
+mod balance;
+mod bootstrap;
+mod config;
+mod groups;
+mod hello;
+mod inner;
+mod keeper;
+mod placement;
+mod probe;
+mod router;
+mod status;
+
+pub use admit::{JoinFailed, JoinToken, Joined, join};
+pub use config::{Attached, Engines, Ground, HostConfig, Tuning};
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use model::id::{GroupId, NodeId};
+use model::meta::MetaState;
+use model::status::ClusterStatus;
+use model::time::Clock;
+use parking_lot::{Mutex, RwLock};
+use storage::disk::{Disk, RealDisk};
+use storage::life::LifeCounter;
+use storage::log::{LogEngine, LogStats};
+use storage::state::StateEngine;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::error::{Fatal, StartError};
+use crate::lease::SleepWatch;
+use crate::life::Memory;
+use crate::log_time::Clocks;
+use crate::reads::PeerReads;
+use crate::transport::{Inbound, Transport};
+use inner::Inner;
+use router::Router;
+
+/// How long the host's own tasks may take to end.
+const STOP: Duration = Duration::from_secs(5);
+
+/// A running host. Dropping it does not stop it: see [`Host::stop`].
+pub struct Host {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("node", &self.inner.me).finish_non_exhaustive()
+    }
+}
+
+impl Engines {
+    /// On real disks, below `config.folder`. Blocks.
+    ///
+    /// # Errors
+    /// When the folders cannot be used.
+    pub fn on_disk(config: &HostConfig) -> Result<Self, StartError> {
+        let folder = |name: &str| -> Result<Arc<dyn Disk>, StartError> {
+            let path = config.folder.join(name);
+            std::fs::create_dir_all(&path).map_err(StartError::Memory)?;
+            Ok(Arc::new(RealDisk::open(&path).map_err(StartError::Memory)?))
+        };
+        let (log, own) = (folder("log")?, folder("node")?);
+        let state = StateEngine::rocksdb(config.tuning.state.clone())
+            .map_err(|error| StartError::Log(Box::new(error)))?;
+        let groups = config.folder.join("groups");
+        std::fs::create_dir_all(&groups).map_err(StartError::Memory)?;
+        Ok(Self {
+            log,
+            own,
+            state,
+            groups,
+        })
+    }
+}
+
+/// What is read and opened before the runtime is needed.
+struct Opened {
+    log: LogEngine,
+    memory: Memory,
+    map: MetaState,
+}
+
+fn open(engines: &Engines, config: &HostConfig) -> Result<Opened, StartError> {
+    let me = config.transport.identity.node();
+    let (log, recovery) = LogEngine::open(Arc::clone(&engines.log), config.tuning.log.clone())
+        .map_err(|error| StartError::Log(Box::new(error)))?;
+    tracing::info!(?recovery, "log opened");
+    let life = LifeCounter::open(&engines.log).map_err(|error| StartError::Log(Box::new(error)))?;
+    let memory = Memory::open(Arc::clone(&engines.own), life).map_err(StartError::Memory)?;
+    let map = match memory.map().map_err(StartError::Memory)? {
+        Some(map) if map.node != me => {
+            return Err(StartError::OtherNode {
+                found: map.node,
+                expected: me,
+            });
+        }
+        Some(map) => map.meta,
+        None => MetaState::default(),
+    };
+    if !map.is_bootstrapped() && config.seed.iter().all(|(node, _)| *node != me) {
+        let what = format!("node {me} is neither in the seed nor has it joined");
+        return Err(StartError::Config(what));
+    }
+    Ok(Opened { log, memory, map })
+}
+
+impl Host {
+    /// Starts a host on real disks and QUIC. `attach` builds the service on the host's ground.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(
+        config: HostConfig,
+        clock: Arc<dyn Clock>,
+        attach: impl FnOnce(Ground) -> Attached,
+    ) -> Result<Self, StartError> {
+        let transport = config.transport.clone();
+        let (engines, config) = spawn_blocking(move || Engines::on_disk(&config).map(|it| (it, config)))
+            .await
+            .map_err(|error| StartError::Config(error.to_string()))??;
+        let connect = |inbound| Transport::start(transport, inbound);
+        Self::start_on(config, engines, clock, connect, attach).await
+    }
+
+    /// Starts a host on given engines and a given transport, for tests and simulations.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start_on(
+        config: HostConfig,
+        engines: Engines,
+        clock: Arc<dyn Clock>,
+        connect: impl FnOnce(Arc<dyn Inbound>) -> Result<Transport, crate::transport::StartError>,
+        attach: impl FnOnce(Ground) -> Attached,
+    ) -> Result<Self, StartError> {
+        let (opened, engines, config) =
+            spawn_blocking(move || open(&engines, &config).map(|opened| (opened, engines, config)))
+                .await
+                .map_err(|error| StartError::Config(error.to_string()))??;
+        let me = config.transport.identity.node();
+        let inner = Arc::new(Inner {
+            me,
+            region: config.region,
+            region_name: config.region_name,
+            shards: config.shards,
+            seed: config.seed,
+            tuning: config.tuning,
+            authority: config.authority,
+            log: opened.log,
+            state: engines.state,
+            folder: engines.groups,
+            clocks: Arc::new(Clocks::new(me, clock)),
+            sleep: SleepWatch::new(),
+            memory: Arc::new(opened.memory),
+            transport: OnceLock::new(),
+            reads: OnceLock::new(),
+            attached: OnceLock::new(),
+            groups: RwLock::new(BTreeMap::new()),
+            map: watch::Sender::new(Arc::new(opened.map)),
+            peers: Mutex::default(),
+            draining: AtomicBool::new(false),
+            fatal: watch::Sender::new(None),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
+        let transport = connect(Arc::new(Router(Arc::clone(&inner))))?;
+        let reads = PeerReads::new(transport.clone(), inner.tasks.clone());
+        // Nothing else sets these.
+        inner.reads.get_or_init(|| reads);
+        inner.transport.get_or_init(|| transport);
+        inner.set_addresses().await;
+        let attached = attach(Ground {
+            directory: Arc::<Inner>::clone(&inner),
+            peers: Arc::<Inner>::clone(&inner),
+        });
+        inner.attached.get_or_init(|| attached);
+        let host = Self { inner };
+        for group in groups::wanted(&host.inner) {
+            if let Err(error) = groups::open(&host.inner, group).await {
+                host.stop().await;
+                return Err(error);
+            }
+        }
+        host.start_loops();
+        Ok(host)
+    }
+
+    fn start_loops(&self) {
+        let inner = &self.inner;
+        inner.tasks.spawn(probe::run(Arc::clone(inner)));
+        inner.tasks.spawn(keeper::sweep(Arc::clone(inner)));
+        inner.tasks.spawn(keeper::bound(Arc::clone(inner)));
+        inner.tasks.spawn(keeper::follow_map(Arc::clone(inner)));
+        inner.tasks.spawn(balance::run(Arc::clone(inner)));
+        inner.tasks.spawn(placement::run(Arc::clone(inner)));
+        if !inner.seed.is_empty() && !inner.map().is_bootstrapped() {
+            inner.tasks.spawn(bootstrap::run(Arc::clone(inner)));
+        }
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.me
+    }
+
+    /// The groups, and the services of other nodes.
+    #[must_use]
+    pub fn ground(&self) -> Ground {
+        Ground {
+            directory: Arc::<Inner>::clone(&self.inner),
+            peers: Arc::<Inner>::clone(&self.inner),
+        }
+    }
+
+    /// What is known of the cluster, as last applied or kept here. Changes when it does.
+    #[must_use]
+    pub fn map(&self) -> watch::Receiver<Arc<MetaState>> {
+        self.inner.map.subscribe()
+    }
+
+    /// The cluster, as this node sees it.
+    #[must_use]
+    pub fn status(&self) -> ClusterStatus {
+        status::status(&self.inner)
+    }
+
+    /// Groups with no leader that this node knows.
+    #[must_use]
+    pub fn leaderless(&self) -> Vec<GroupId> {
+        let opened = self.inner.all_opened();
+        let lost = opened.iter().filter(|opened| opened.replica.role().leader.is_none());
+        lost.map(|opened| opened.replica.parts.group).collect()
+    }
+
+    /// Figures of the log, for metrics.
+    #[must_use]
+    pub fn log_stats(&self) -> LogStats {
+        self.inner.log.stats()
+    }
+
+    /// The transport, for its figures and for a new certificate.
+    #[must_use]
+    pub fn transport(&self) -> &Transport {
+        self.inner.transport()
+    }
+
+    /// Why the node must end, once it must.
+    #[must_use]
+    pub fn fatal(&self) -> watch::Receiver<Option<Fatal>> {
+        self.inner.fatal.subscribe()
+    }
+
+    /// Whether this node's wall clock is more than 500 ms off the median of all.
+    #[must_use]
+    pub fn clock_is_sick(&self) -> bool {
+        probe::clock_is_sick(&self.inner)
+    }
+
+    /// Hands all leaderships over, within `limit`, and campaigns no more; returns how many are left.
+    pub async fn drain(&self, limit: Duration) -> usize {
+        balance::drain(&self.inner, limit).await
+    }
+
+    /// Takes part in elections again after [`Self::drain`].
+    pub fn undrain(&self) {
+        balance::undrain(&self.inner);
+    }
+
+    /// Makes a token with which one node may join, valid for `life`.
+    ///
+    /// # Errors
+    /// When the meta group does not take it, or this node has no authority's key.
+    pub async fn token(&self, life: Duration) -> Result<JoinToken, JoinFailed> {
+        admit::token(&self.inner, life).await
+    }
+
+    /// Asks that a node gives its replicas away and goes. `MetaState::removed` has it when it is done.
+    ///
+    /// # Errors
+    /// When the meta group does not take it.
+    pub async fn remove(&self, node: NodeId) -> Result<(), JoinFailed> {
+        admit::leave(&self.inner, node).await
+    }
+
+    /// Stops everything: loops, groups, transport, log. Hands nothing over: see [`Self::drain`].
+    pub async fn stop(&self) {
+        let inner = &self.inner;
+        inner.stop.cancel();
+        let open: Vec<GroupId> = inner.groups.read().keys().copied().collect();
+        futures::future::join_all(open.into_iter().map(|group| groups::close(inner, group))).await;
+        if let Some(transport) = inner.transport.get() {
+            transport.close().await;
+        }
+        inner.tasks.close();
+        if timeout(STOP, inner.tasks.wait()).await.is_err() {
+            tracing::warn!(left = inner.tasks.len(), "tasks of the host did not end");
+        }
+    }
+}

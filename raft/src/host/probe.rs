@@ -1,0 +1,147 @@
+//! Each node asks each other twice a second how it is: its life, its clock, and how far its groups have come.
+//!
+//! The answer's indices make the age of local reads known; its wall clock feeds log time; its life finds old disks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use model::codec;
+use model::id::{GroupId, NodeId};
+use model::time::UnixMillis;
+use tokio::time::Instant;
+
+use super::inner::Inner;
+use crate::error::Fatal;
+use crate::kinds;
+use crate::life;
+use crate::log_time::MAX_OFFSET;
+use crate::transport::{Call, CallError, Lane, RemoteError, Reply, Request};
+
+/// Between two probes of a peer.
+const EVERY: Duration = Duration::from_millis(500);
+/// Between two raises of the life, in probes.
+const RAISE: u32 = 10;
+
+/// What a node says of itself, as question and as answer.
+#[derive(Debug, Encode, Decode)]
+struct Probe {
+    life: u64,
+    wall: UnixMillis,
+    draining: bool,
+    /// Read indices of the groups that it leads with a lease, by number.
+    leads: Vec<(u32, u64)>,
+}
+
+fn ours(inner: &Inner) -> Bytes {
+    let opened = inner.all_opened();
+    let leads = opened.iter().filter_map(|opened| {
+        let replica = &opened.replica;
+        Some((replica.parts.group.to_raw(), replica.leased_index()?))
+    });
+    codec::encode(&Probe {
+        life: inner.memory.life(),
+        wall: inner.clocks.wall(),
+        draining: inner.is_draining() || clock_is_sick(inner),
+        leads: leads.collect(),
+    })
+}
+
+/// Whether this node's wall clock is too far from the others'.
+pub(crate) fn clock_is_sick(inner: &Inner) -> bool {
+    let mut nodes = inner.others();
+    nodes.push(inner.me);
+    let offset = inner.clocks.median_offset(&nodes).unsigned_abs();
+    nodes.len() > 2 && Duration::from_millis(offset) > MAX_OFFSET
+}
+
+/// Answers a probe.
+pub(crate) fn answer(inner: &Arc<Inner>, request: &Request, reply: Reply) {
+    let Ok(probe) = codec::decode::<Probe>(&request.body) else {
+        return reply.send(Err(RemoteError::code(kinds::BAD_MESSAGE)));
+    };
+    reply.send(match heard(inner, request.from, &probe) {
+        true => Ok(ours(inner)),
+        false => Err(RemoteError::code(kinds::NOT_READY)),
+    });
+}
+
+fn heard(inner: &Arc<Inner>, from: NodeId, probe: &Probe) -> bool {
+    if let Err(refusal) = inner.memory.meet(from, probe.life) {
+        inner.transport().refuse(from, &refusal);
+        return false;
+    }
+    inner.peers.lock().entry(from).or_default().draining = probe.draining;
+    true
+}
+
+/// Probes all peers, for as long as the host runs.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut round: u32 = 0;
+    while inner.pause(EVERY).await {
+        round = round.wrapping_add(1);
+        for peer in inner.others() {
+            inner.tasks.spawn(ask(Arc::clone(&inner), peer));
+        }
+        if round.is_multiple_of(RAISE) {
+            let memory = Arc::clone(&inner.memory);
+            let raised = tokio::task::spawn_blocking(move || memory.raise()).await;
+            if let Ok(Err(error)) = raised {
+                // A full disk passes; the old life is still a true one.
+                if storage::disk::is_full(&error) {
+                    tracing::warn!(%error, "the node's life cannot be raised");
+                } else {
+                    let reason = error.to_string();
+                    inner.fail(Fatal::Memory { reason });
+                }
+            }
+        }
+        steer(&inner);
+    }
+}
+
+/// Slews the log time of the groups that this node leads.
+fn steer(inner: &Inner) {
+    for opened in inner.all_opened() {
+        if opened.replica.role().ready {
+            let median = inner.clocks.median(&opened.replica.voters());
+            opened.replica.time.steer(median);
+        }
+    }
+}
+
+async fn ask(inner: Arc<Inner>, peer: NodeId) {
+    let sent = Instant::now();
+    let call = Call {
+        lane: Lane::Control,
+        kind: kinds::PROBE,
+        group: GroupId::Meta,
+        body: ours(&inner),
+        timeout: EVERY,
+    };
+    let answer = inner.transport().peer(peer).call(call).await;
+    inner.peers.lock().entry(peer).or_default().reachable = answer.is_ok();
+    let body = match answer {
+        Ok(body) => body,
+        Err(CallError::Refused(refusal)) if life::is_about(&refusal, inner.me) => {
+            let reason = refusal.reason;
+            inner.fail(Fatal::Rebuild { reason });
+            return;
+        }
+        Err(error) => {
+            tracing::debug!(%peer, %error, "peer does not answer a probe");
+            return;
+        }
+    };
+    let Ok(probe) = codec::decode::<Probe>(&body) else { return };
+    if !heard(&inner, peer, &probe) {
+        return;
+    }
+    inner.clocks.heard(peer, probe.wall, sent);
+    for (raw, index) in &probe.leads {
+        if let Some(opened) = GroupId::from_raw(*raw).and_then(|group| inner.opened(group)) {
+            opened.replica.probed(sent, *index);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What other replicas ask of one of ours.
+//!
+//! Appends of one peer are handed to openraft in the order in which they came, without waiting for each other's sync; every
+//! other question has a task of its own. A vote is refused while the gate is closed (`lease.rs`).
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures::stream::FuturesUnordered;
+use futures::{Future, FutureExt, StreamExt};
+use model::id::NodeId;
+use openraft::entry::RaftEntry;
+use openraft::error::RaftError;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::kinds;
+use crate::message;
+use crate::replica::Replica;
+use crate::snapshot::{self, Offer};
+use crate::transport::{ByteStream, Lane, RemoteError, Reply, Request};
+use crate::types::{AppendRequest, Raft};
+
+/// Appends of one peer that wait or are under way; a sender has at most half as many.
+const APPENDS: usize = 64;
+
+type Append = (AppendRequest, Reply);
+
+/// The receiving end of one replica.
+pub(crate) struct Door {
+    replica: Arc<Replica>,
+    lanes: Mutex<BTreeMap<NodeId, mpsc::Sender<Append>>>,
+    /// Whether a snapshot is being received.
+    receiving: AtomicBool,
+}
+
+impl Door {
+    pub(crate) fn new(replica: Arc<Replica>) -> Arc<Self> {
+        Arc::new(Self {
+            replica,
+            lanes: Mutex::default(),
+            receiving: AtomicBool::new(false),
+        })
+    }
+
+    fn raft(&self) -> Raft {
+        self.replica.parts.raft.clone()
+    }
+
+    /// Entries or a heartbeat.
+    pub(crate) fn append(&self, request: Request, reply: Reply) {
+        let Ok(append) = message::decode_append(request.body) else {
+            return reply.send(Err(RemoteError::code(kinds::BAD_MESSAGE)));
+        };
+        if request.lane == Lane::Control {
+            // A heartbeat has no entries: its order among them does not matter.
+            self.replica.parts.tasks.spawn(carry_out(self.raft(), append, reply));
+            return;
+        }
+        let mut lanes = self.lanes.lock();
+        let lane = lanes.entry(request.from).or_insert_with(|| {
+            let (sender, receiver) = mpsc::channel(APPENDS);
+            self.replica.parts.tasks.spawn(feed(self.raft(), receiver));
+            sender
+        });
+        if let Err(full) = lane.try_send((append, reply)) {
+            let (_, reply) = match full {
+                mpsc::error::TrySendError::Full(append) => append,
+                mpsc::error::TrySendError::Closed(append) => append,
+            };
+            reply.send(Err(RemoteError::code(kinds::NOT_READY)));
+        }
+    }
+
+    /// A candidate's question; `pre` if it only wants to know.
+    pub(crate) fn vote(&self, request: Request, reply: Reply, pre: bool) {
+        let Ok(vote) = message::decode_vote_request(request.body) else {
+            return reply.send(Err(RemoteError::code(kinds::BAD_MESSAGE)));
+        };
+        if self.replica.parts.gate.is_closed() && !vote.leadership_transfer {
+            return reply.send(Err(RemoteError::code(kinds::GATED)));
+        }
+        let raft = self.raft();
+        self.replica.parts.tasks.spawn(async move {
+            let answer = if pre { raft.pre_vote(vote).await } else { raft.vote(vote).await };
+            let answer = answer.map(|answer| message::encode_vote_response(&answer));
+            reply.send(answer.map_err(not_ready));
+        });
+    }
+
+    /// A leader hands over, to this node or to another.
+    pub(crate) fn transfer(&self, request: Request, reply: Reply) {
+        let Ok(transfer) = message::decode_transfer(request.body) else {
+            return reply.send(Err(RemoteError::code(kinds::BAD_MESSAGE)));
+        };
+        let raft = self.raft();
+        self.replica.parts.tasks.spawn(async move {
+            reply.send(match raft.handle_transfer_leader(transfer).await {
+                Ok(Ok(())) => Ok(Bytes::new()),
+                Ok(Err(_)) | Err(_) => Err(RemoteError::code(kinds::NOT_READY)),
+            });
+        });
+    }
+
+    /// A snapshot comes.
+    pub(crate) fn snapshot(self: &Arc<Self>, header: Bytes, stream: ByteStream) {
+        let Ok(offer) = Offer::decode(header) else { return };
+        if self.receiving.swap(true, Ordering::AcqRel) {
+            // The leader tries again; the transfer under way goes on or ends by its own limit.
+            return;
+        }
+        let door = Arc::clone(self);
+        self.replica.parts.tasks.spawn(async move {
+            let group = door.replica.parts.group;
+            if let Err(error) = door.receive(offer, stream).await {
+                tracing::warn!(%group, %error, "snapshot was not received");
+            }
+            door.receiving.store(false, Ordering::Release);
+        });
+    }
+
+    async fn receive(&self, offer: Offer, mut stream: ByteStream) -> std::io::Result<()> {
+        let store = self.replica.parts.store.clone();
+        let snapshot = snapshot::receive(&offer, store, &mut stream).await?.named()?;
+        let installed = self.raft().install_full_snapshot(offer.vote, snapshot).await;
+        let installed = installed.map_err(std::io::Error::other)?;
+        snapshot::finish(&installed.vote, stream).await
+    }
+}
+
+fn not_ready<E: std::error::Error>(error: RaftError<crate::types::Types, E>) -> RemoteError {
+    tracing::debug!(%error, "a replica's question was not answered");
+    RemoteError::code(kinds::NOT_READY)
+}
+
+async fn carry_out(raft: Raft, append: AppendRequest, reply: Reply) {
+    let previous = append.prev_log_id;
+    let last = append.entries.last().map(RaftEntry::log_id).or(previous);
+    reply.send(match raft.append_entries(append).await {
+        Ok(answer) => Ok(message::encode_appended(&answer.into_stream_result(previous, last))),
+        Err(error) => Err(not_ready(error)),
+    });
+}
+
+/// Hands appends to openraft in order: each future's first poll queues its append there.
+async fn feed(raft: Raft, mut appends: mpsc::Receiver<Append>) {
+    let mut under_way: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>> =
+        FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            append = appends.recv(), if under_way.len() < APPENDS => {
+                let Some((append, reply)) = append else { break };
+                let mut done = carry_out(raft.clone(), append, reply).boxed();
+                if futures::poll!(&mut done).is_pending() {
+                    under_way.push(done);
+                }
+            }
+            Some(()) = under_way.next() => {}
+        }
+    }
+    while under_way.next().await.is_some() {}
+}

@@ -1,0 +1,215 @@
+//! What a node remembers of itself and of its peers, in three small files: its life, its peers' lives, and the map.
+//!
+//! **Life.** A counter (`storage::life`) that is raised and synced at each start and every few seconds. Peers remember the highest that a node
+//! showed. One that shows a lower life came back with an old disk: it has forgotten what it promised, so it is
+//! refused and must be rebuilt under a new id. The same holds for one that has less log than a leader saw it acknowledge.
+//!
+//! **Map.** The meta group's state as last applied here, so that the shards start without waiting for the meta group.
+//!
+//! Files are replaced as a whole: written aside, synced, renamed. Each carries a checksum; a damaged one is an error.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use bincode::{Decode, Encode};
+use bytes::Bytes;
+use model::codec;
+use model::id::NodeId;
+use model::meta::MetaState;
+use parking_lot::Mutex;
+use storage::disk::Disk;
+use storage::life::LifeCounter;
+
+use crate::transport::Refusal;
+
+const PEERS: &str = "peers";
+const MAP: &str = "map";
+const CHECKSUM: usize = 32;
+
+/// The node's disk is older than what the peer remembers of it.
+pub(crate) const OLD_LIFE: u16 = 1;
+/// The node has less log than it acknowledged.
+pub(crate) const LOST_LOG: u16 = 2;
+/// The node was removed from the cluster.
+pub(crate) const REMOVED: u16 = 3;
+/// The node belongs to another cluster.
+pub(crate) const OTHER_CLUSTER: u16 = 4;
+/// The greeting does not decode.
+pub(crate) const BAD_HELLO: u16 = 5;
+
+/// Why `node` is refused. The text names the node, since both sides of a connection see it.
+pub(crate) fn refusal(node: NodeId, code: u16, reason: &str) -> Refusal {
+    let reason = format!("node {node}: {reason}");
+    Refusal { code, reason }
+}
+
+/// Whether a refusal is about this node and for good.
+pub(crate) fn is_about(refusal: &Refusal, me: NodeId) -> bool {
+    matches!(refusal.code, OLD_LIFE | LOST_LOG | REMOVED)
+        && refusal.reason.starts_with(&format!("node {me}:"))
+}
+
+/// What a node says first on every connection.
+#[derive(Debug, Encode, Decode)]
+pub(crate) struct Hello {
+    /// Zero when not known yet.
+    pub(crate) cluster: [u8; 16],
+    /// The node's life.
+    pub(crate) life: u64,
+    /// Groups by number, and the last index of each one's log.
+    pub(crate) logs: Vec<(u32, u64)>,
+}
+
+/// What a node knows of the cluster before it has heard anything.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Map {
+    /// Whose map this is.
+    pub(crate) node: NodeId,
+    /// As last applied here.
+    pub(crate) meta: MetaState,
+}
+
+/// The node's small files.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    disk: Arc<dyn Disk>,
+    counter: Mutex<LifeCounter>,
+    life: AtomicU64,
+    seen: Mutex<BTreeMap<NodeId, u64>>,
+    unsaved: AtomicBool,
+    /// One writer at a time for each of the files.
+    writing: Mutex<()>,
+}
+
+impl Memory {
+    /// Reads what is there, and begins a new life. Blocks.
+    ///
+    /// # Errors
+    /// When a file is damaged or cannot be read or written.
+    pub(crate) fn open(disk: Arc<dyn Disk>, counter: LifeCounter) -> io::Result<Self> {
+        let seen = match read(&*disk, PEERS)? {
+            Some(bytes) => decode(&bytes, PEERS)?,
+            None => BTreeMap::new(),
+        };
+        let memory = Self {
+            disk,
+            counter: Mutex::new(counter),
+            life: AtomicU64::new(0),
+            seen: Mutex::new(seen),
+            unsaved: AtomicBool::new(false),
+            writing: Mutex::new(()),
+        };
+        memory.raise()?;
+        Ok(memory)
+    }
+
+    /// The life that is on disk.
+    pub(crate) fn life(&self) -> u64 {
+        self.life.load(Ordering::Acquire)
+    }
+
+    /// Raises the life, and saves what is new of the peers. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be written; the life is as before.
+    pub(crate) fn raise(&self) -> io::Result<()> {
+        let life = self.counter.lock().raise()?;
+        self.life.store(life, Ordering::Release);
+        let _writing = self.writing.lock();
+        if self.unsaved.swap(false, Ordering::AcqRel) {
+            let seen = self.seen.lock().clone();
+            if let Err(error) = write(&*self.disk, PEERS, &codec::encode(&seen)) {
+                self.unsaved.store(true, Ordering::Release);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// A peer shows this life.
+    ///
+    /// # Errors
+    /// When it has shown a higher one.
+    pub(crate) fn meet(&self, node: NodeId, life: u64) -> Result<(), Refusal> {
+        let mut seen = self.seen.lock();
+        let highest = seen.entry(node).or_insert(0);
+        if life < *highest {
+            return Err(refusal(node, OLD_LIFE, "its disk is older than what it showed before"));
+        }
+        if life > *highest {
+            *highest = life;
+            self.unsaved.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The map, if there is one. Blocks.
+    ///
+    /// # Errors
+    /// When it is damaged or cannot be read.
+    pub(crate) fn map(&self) -> io::Result<Option<Map>> {
+        read(&*self.disk, MAP)?.map(|bytes| decode(&bytes, MAP)).transpose()
+    }
+
+    /// Replaces the map. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is still there.
+    pub(crate) fn save_map(&self, map: &Map) -> io::Result<()> {
+        let _writing = self.writing.lock();
+        write(&*self.disk, MAP, &codec::encode(map))
+    }
+}
+
+/// Leaves the map of a node that has just joined in its empty folder.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn leave_map(disk: &dyn Disk, map: &Map) -> io::Result<()> {
+    write(disk, MAP, &codec::encode(map))
+}
+
+fn read(disk: &dyn Disk, name: &str) -> io::Result<Option<Bytes>> {
+    let file = match disk.open(name) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let length = usize::try_from(file.size()?).map_err(|_large| damaged(name))?;
+    let mut bytes = vec![0; length];
+    if file.read_at(&mut bytes, 0)? != length {
+        return Err(damaged(name));
+    }
+    let Some((sum, body)) = bytes.split_at_checked(CHECKSUM) else { return Err(damaged(name)) };
+    if blake3::hash(body).as_bytes() != sum {
+        return Err(damaged(name));
+    }
+    Ok(Some(Bytes::from(bytes).slice(CHECKSUM..)))
+}
+
+fn write(disk: &dyn Disk, name: &str, body: &[u8]) -> io::Result<()> {
+    let aside = format!("{name}.new");
+    match disk.remove(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let file = disk.create(&aside)?;
+    let mut bytes = blake3::hash(body).as_bytes().to_vec();
+    bytes.extend_from_slice(body);
+    file.write_at(&bytes, 0)?;
+    file.sync_data()?;
+    disk.rename(&aside, name)?;
+    disk.sync_dir()
+}
+
+fn decode<T: Decode<()>>(bytes: &[u8], name: &str) -> io::Result<T> {
+    codec::decode(bytes).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("the file {name} is damaged: {error}"))
+    })
+}
+
+fn damaged(name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the file {name} is missing or damaged"))
+}
