@@ -3,7 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET cluster` | [`ClusterStatus`], as this node sees it |
-//! | `POST join-tokens` with `{"replaces": id or null, "minutes": n}` | 201 `{"token"}` |
+//! | `POST join-tokens` with `{"minutes": n}` | 201 `{"token"}` |
 //! | `DELETE nodes/ID` | 200 `{"id", "status": "leaving"}`: it is gone once its replicas are elsewhere |
 //!
 //! `/readyz` is false only for what another node would do better: starting, stopping, cut off alone, a sick disk or
@@ -46,12 +46,8 @@ pub(crate) trait Operate: Send + Sync {
     /// Why another node would do better; empty when this one is well.
     fn unready(&self) -> Vec<String>;
 
-    /// A token with which one new node may join, in the place of another if one is named.
-    async fn join_token(
-        &self,
-        replaces: Option<NodeId>,
-        valid: Duration,
-    ) -> Result<String, OperateError>;
+    /// A token with which one new node may join.
+    async fn join_token(&self, valid: Duration) -> Result<String, OperateError>;
 
     /// Begins to take a node out.
     async fn remove(&self, node: NodeId) -> Result<(), OperateError>;
@@ -94,16 +90,15 @@ impl Hooks {
             ("cluster", &(Method::GET | Method::HEAD), _) => json_of(200, &json!(store.status())),
             ("cluster", _, _) => Ok(AdminReply::MethodNotAllowed("GET, HEAD")),
             ("join-tokens", &Method::POST, _) => {
-                let wish: TokenWish = serde_json::from_slice(&request.body).map_err(|_json| {
-                    OperateError::Refused("not {\"replaces\", \"minutes\"}".into())
-                })?;
+                let wish: TokenWish = serde_json::from_slice(&request.body)
+                    .map_err(|_json| OperateError::Refused("not {\"minutes\": n}".into()))?;
                 let valid = Duration::from_mins(wish.minutes);
                 if valid.is_zero() || valid > MAX_TOKEN {
                     return Err(OperateError::Refused(
                         "minutes are not from 1 to 1440".into(),
                     ));
                 }
-                let token = store.join_token(wish.replaces.map(NodeId), valid).await?;
+                let token = store.join_token(valid).await?;
                 json_of(201, &json!({ "token": token }))
             }
             ("join-tokens", _, _) => Ok(AdminReply::MethodNotAllowed("POST")),
@@ -120,7 +115,6 @@ impl Hooks {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TokenWish {
-    replaces: Option<u64>,
     minutes: u64,
 }
 
@@ -197,12 +191,8 @@ mod tests {
             Vec::new()
         }
 
-        async fn join_token(
-            &self,
-            replaces: Option<NodeId>,
-            _: Duration,
-        ) -> Result<String, OperateError> {
-            Ok(format!("token {replaces:?}"))
+        async fn join_token(&self, valid: Duration) -> Result<String, OperateError> {
+            Ok(format!("token for {valid:?}"))
         }
 
         async fn remove(&self, _: NodeId) -> Result<(), OperateError> {
@@ -234,9 +224,9 @@ mod tests {
         assert!(hooks.unready().is_empty());
         let (status, text) = ask(&hooks, Method::GET, "cluster", "").await;
         assert!(status == 200 && text.contains("\"node\":7"), "{text}");
-        let wish = r#"{"replaces":2,"minutes":60}"#;
+        let wish = r#"{"minutes":60}"#;
         let (status, text) = ask(&hooks, Method::POST, "join-tokens", wish).await;
-        assert!(status == 201 && text.contains("NodeId(2)"), "{text}");
+        assert!(status == 201 && text.contains("3600s"), "{text}");
         for wrong in [
             "",
             "{}",

@@ -219,9 +219,6 @@ struct NodeArgs {
 pub(crate) enum NodeCommand {
     /// Print a token with which one new node may join, once.
     JoinToken {
-        /// The node whose place it takes: one whose disk is lost.
-        #[arg(long, value_name = "ID")]
-        replaces: Option<u64>,
         /// How long the token is valid, in minutes.
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1440))]
         minutes: u32,

@@ -152,22 +152,14 @@ fn replicas(group: &GroupStatus) -> String {
 }
 
 /// Prints a token with which one new node may join.
-pub(super) async fn join_token(
-    servers: &Http,
-    replaces: Option<u64>,
-    minutes: u32,
-) -> Result<(), Problem> {
-    let token = make_join_token(servers, replaces, minutes).await?;
+pub(super) async fn join_token(servers: &Http, minutes: u32) -> Result<(), Problem> {
+    let token = make_join_token(servers, minutes).await?;
     console::line(&token).or_problem(Exit::Failed, || "cannot write the token".to_owned())
 }
 
 /// A token with which one new node may join.
-pub(crate) async fn make_join_token(
-    servers: &Http,
-    replaces: Option<u64>,
-    minutes: u32,
-) -> Result<String, Problem> {
-    let wish = json!({ "replaces": replaces, "minutes": minutes });
+pub(crate) async fn make_join_token(servers: &Http, minutes: u32) -> Result<String, Problem> {
+    let wish = json!({ "minutes": minutes });
     let call = Call::new(Method::POST, TOKENS).json(wish.to_string().into_bytes());
     let answer: Value = serde_json::from_slice(&servers.call(&call).await?)
         .or_problem(Exit::Failed, || "the answer is not JSON".to_owned())?;

@@ -49,8 +49,8 @@ pub(crate) async fn node(target: Target, command: NodeCommand) -> Result<(), Pro
             };
             authority::issue(&cluster, &ca, certificate, &out)
         }
-        NodeCommand::JoinToken { replaces, minutes } => {
-            admin::join_token(&target::admin(&target)?, replaces, minutes).await
+        NodeCommand::JoinToken { minutes } => {
+            admin::join_token(&target::admin(&target)?, minutes).await
         }
         NodeCommand::Remove { id } => admin::remove(&target::admin(&target)?, id).await,
     }

@@ -133,6 +133,8 @@ pub struct Join {
     pub token: PathBuf,
     /// Nodes of the cluster, `host:port` of their peer listeners. Tried in order.
     pub seeds: Vec<String>,
+    /// The node whose place this one takes, if that one's disk is lost: its id is gone for good once this one is in.
+    pub replaces: Option<u64>,
 }
 
 /// Files of keys and certificates, each readable by its owner only (0600 or less).
@@ -160,14 +162,14 @@ pub struct SecretFiles {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageLimits {
-    /// Block cache and write buffers of all tablets together. Default `128MiB`.
+    /// Block cache and write buffers of all tablets together. Default `192MiB`.
     pub memory: ByteSize,
 }
 
 impl Default for StorageLimits {
     fn default() -> Self {
         Self {
-            memory: ByteSize(128 << 20),
+            memory: ByteSize(192 << 20),
         }
     }
 }

@@ -219,9 +219,8 @@ impl Supervisor {
             Ok(http) => (http, self.layout.join_token(node)),
             Err(problem) => return self.slots.settled(node, Err(chain(&problem))),
         };
-        let replaces = cluster::replaces(&self.layout, node);
         self.waits.spawn(async move {
-            let token = make_join_token(&http, replaces, TOKEN_MINUTES).await;
+            let token = make_join_token(&http, TOKEN_MINUTES).await;
             let written = token.and_then(|token| {
                 crate::secrets::write_private(&path, token.as_bytes())
                     .or_problem(Exit::Failed, || "cannot write the join token".to_owned())
