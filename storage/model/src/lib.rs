@@ -37,6 +37,7 @@ pub mod id;
 pub mod limits;
 pub mod meta;
 pub mod placement;
+pub mod rebalance;
 pub mod service;
 pub mod shard;
 pub mod state;
