@@ -13,14 +13,18 @@ use std::task::{Context, Poll};
 
 use quinn::udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::quic::MAX_SEGMENTS;
 
 /// What we ask of the kernel for each direction, in bytes; it may give less (`net.core.rmem_max`).
 const BUFFER_BYTES: usize = 4 << 20;
 
-/// Binds, and wraps the socket for the endpoint.
-pub(super) fn bind(address: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+/// Binds, and wraps the socket for the endpoint. `gone` is cancelled when the socket is closed.
+pub(super) fn bind(
+    address: SocketAddr,
+    gone: CancellationToken,
+) -> io::Result<Arc<dyn AsyncUdpSocket>> {
     let socket = UdpSocket::bind(address)?;
     let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
     for outcome in [
@@ -32,11 +36,13 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         }
     }
     let inner = TokioRuntime.wrap_udp_socket(socket)?;
-    Ok(Arc::new(Socket { inner }))
+    Ok(Arc::new(Socket { inner, _gone: gone.drop_guard() }))
 }
 
 struct Socket {
+    /// Dropped first: the port is free when `_gone` speaks.
     inner: Arc<dyn AsyncUdpSocket>,
+    _gone: DropGuard,
 }
 
 impl fmt::Debug for Socket {
