@@ -1,12 +1,32 @@
-//! What a node keeps on its disks.
+//! What a node keeps on its disk, and what may be relied on after a crash.
 //!
-//! The state of a group ([`state`]) is read and written through `model::state`'s narrow door; [`snapshot`] moves it to
-//! another node. RocksDB is known here and nowhere else.
+//! # The durability contract
+//! - The **log** ([`log`]) is the truth: votes and entries are durable when their callback says so, in the order of
+//!   the calls. It proves its own completeness at every start; a log that lost something acknowledged does not open.
+//! - The **state** of a group ([`state`]) is what applying the log gives. It is read and written through `model::state`'s
+//!   narrow door; [`snapshot`] moves it to another node. It may be lost back to an earlier applied index, never beside
+//!   the log: while a truncate is not yet durable ([`log::GroupLog::truncating`]) nothing is applied.
+//! - Damage is found when it is read and is never served.
+//! - A full disk pauses; every other write error ends the process.
+//!
+//! RocksDB is known in [`db`] and nowhere else.
+//!
+//! # On the disk
+//! | where | what | durable |
+//! |---|---|---|
+//! | `log/segment-NNNNNNNN` | batches of all groups, 64 MiB each, used again under a new generation | with each batch |
+//! | `log/watermark` | the last batch known to be durable | every 100 ms while writing |
+//! | `log/log.lock` | held by the process that has the log open | - |
+//! | `log/life` | the node's life counter ([`life`]) | at each raise |
 
 pub mod db;
+pub mod disk;
 pub mod error;
 pub mod format;
 pub mod keys;
+pub mod life;
+pub mod log;
 pub mod memory;
+mod slots;
 pub mod snapshot;
 pub mod state;

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use quinn::{Connection, VarInt};
+use quinn::VarInt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::api::{Call, CallError, Lane, StreamOpen};
 use super::backoff::Backoff;
-use super::dial::{closed, one_frame, read_frame};
-use super::pool::QuicPeer;
+use super::connection::Connection;
+use super::dial::{one_frame, read_frame};
+use super::pool::PeerWay;
 use super::queue::{Counts, LaneLimits, outcome};
 use super::quic::Purpose;
 use super::reply::{Cancel, ReplyFuture};
@@ -51,7 +52,7 @@ impl Link {
     }
 
     fn standing(&self) -> Option<Connection> {
-        self.current.lock().clone().filter(|connection| connection.close_reason().is_none())
+        self.current.lock().clone().filter(|connection| connection.end().is_none())
     }
 
     fn pause(&self) -> Option<CallError> {
@@ -61,7 +62,7 @@ impl Link {
     }
 
     /// The connection, made if there is none.
-    async fn get(&self, peer: &QuicPeer) -> Result<Connection, CallError> {
+    async fn get(&self, peer: &PeerWay) -> Result<Connection, CallError> {
         if let Some(connection) = self.standing() {
             return Ok(connection);
         }
@@ -80,7 +81,7 @@ impl Link {
             }
             Err(error) => {
                 let mut state = self.state.lock();
-                let until = Instant::now() + state.backoff.next();
+                let until = Instant::now() + state.backoff.next(peer.shared.carrier.jitter());
                 state.down = Some((until, error.clone()));
                 Err(error)
             }
@@ -98,19 +99,16 @@ impl Link {
         }
     }
 
-    async fn stream(&self, peer: &QuicPeer) -> Result<ByteStream, CallError> {
+    async fn stream(&self, peer: &PeerWay) -> Result<ByteStream, CallError> {
         let connection = self.get(peer).await?;
-        match tokio::time::timeout(STREAM_WAIT, connection.open_bi()).await {
-            Ok(Ok((send, recv))) => Ok(ByteStream::quic(send, recv, Bytes::new())),
-            Ok(Err(error)) => Err(closed(&error)),
-            Err(_elapsed) => Err(CallError::TooBusy),
-        }
+        let opened = tokio::time::timeout(STREAM_WAIT, connection.open()).await;
+        opened.unwrap_or(Err(CallError::TooBusy))
     }
 
     /// Opens a stream of raw bytes. The peer may refuse it later by ending it.
     pub(super) async fn open_stream(
         &self,
-        peer: &QuicPeer,
+        peer: &PeerWay,
         open: StreamOpen,
     ) -> Result<ByteStream, CallError> {
         if open.header.len() > Lane::Control.max_body() {
@@ -124,9 +122,8 @@ impl Link {
             group: open.group.to_raw(),
             status: 0,
         };
-        for chunk in one_frame(&header, open.header) {
-            stream.writer.write(chunk).await.map_err(|_broken| CallError::Closed)?;
-        }
+        let mut chunks = one_frame(&header, open.header);
+        stream.writer.write_all(&mut chunks).await.map_err(|_broken| CallError::Closed)?;
         Ok(stream)
     }
 }
@@ -196,7 +193,7 @@ impl BulkCalls {
     /// Starts a large call in a task of its own; dropping the future ends it.
     pub(super) fn start(
         &self,
-        peer: &Arc<QuicPeer>,
+        peer: &Arc<PeerWay>,
         link: &Link,
         call: Call,
     ) -> Result<ReplyFuture, CallError> {
@@ -220,6 +217,7 @@ impl BulkCalls {
             let _place = place;
             let stop = exchange.peer.stop.clone();
             tokio::select! {
+                biased;
                 () = sender.closed() => {}
                 () = stop.cancelled() => {}
                 outcome = exchange.run(&header, call.body) => drop(sender.send(outcome)),
@@ -230,7 +228,7 @@ impl BulkCalls {
 }
 
 struct Exchange {
-    peer: Arc<QuicPeer>,
+    peer: Arc<PeerWay>,
     sent: Arc<Sent>,
     counts: Arc<Counts>,
 }
@@ -240,10 +238,7 @@ impl Exchange {
         let ByteStream { mut writer, mut reader } = self.peer.bulk_link().stream(&self.peer).await?;
         self.counts.sent(1, HEADER_BYTES + body.len());
         self.sent.0.store(true, Ordering::Release);
-        let mut whole = true;
-        for chunk in one_frame(header, body) {
-            whole &= writer.write(chunk).await.is_ok();
-        }
+        let whole = writer.write_all(&mut one_frame(header, body)).await.is_ok();
         // The peer may answer, and stop reading, before it has everything.
         if !whole || writer.finish().await.is_err() {
             tracing::debug!(node = %self.peer.node, "a large call was not read to its end");

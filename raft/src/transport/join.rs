@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{ClientConfig, Connection, Endpoint};
+use quinn::{ClientConfig, Endpoint};
 
 use super::api::{Inbound, RemoteError};
 use super::ca::Fingerprint;
+use super::connection::Connection;
 use super::dial::{one_frame, read_frame};
 use super::reply::Reply;
 use super::stream::ByteStream;
@@ -84,16 +85,15 @@ async fn exchange(
         .connect_with(config, address, SERVER_NAME)
         .map_err(|error| unreachable(&error))?;
     let connection = connecting.await.map_err(|error| unreachable(&error))?;
-    let (send, recv) = connection.open_bi().await.map_err(|error| unreachable(&error))?;
-    let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
-    let header = Header { frame: FrameType::Call, kind: 0, id: 0, group: 0, status: 0 };
-    for chunk in one_frame(&header, request) {
-        writer.write(chunk).await.map_err(|error| unreachable(&error))?;
-    }
+    let connection = Connection::Quic(connection);
+    let ByteStream { mut writer, mut reader } =
+        connection.open().await.map_err(|error| unreachable(&error))?;
+    let mut chunks = one_frame(&Header::bare(FrameType::Call, 0), request);
+    writer.write_all(&mut chunks).await.map_err(|error| unreachable(&error))?;
     writer.finish().await.map_err(|error| unreachable(&error))?;
     let frame = read_frame(&mut reader, MAX_BYTES).await.map_err(|error| unreachable(&error))?;
     let Some(frame) = frame.filter(|frame| frame.header.frame == FrameType::Reply) else {
-        let reason = connection.close_reason().map_or_else(
+        let reason = connection.end().map_or_else(
             || "the node ended the exchange".to_owned(),
             |error| error.to_string(),
         );
@@ -118,8 +118,7 @@ pub(super) async fn serve(inbound: &dyn Inbound, connection: &Connection) {
 }
 
 async fn answer(inbound: &dyn Inbound, connection: &Connection) -> Option<()> {
-    let (send, recv) = connection.accept_bi().await.ok()?;
-    let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
+    let ByteStream { mut writer, mut reader } = connection.accept().await.ok()?;
     let frame = read_frame(&mut reader, MAX_BYTES).await.ok()??;
     if frame.header.frame != FrameType::Call {
         return None;
@@ -132,8 +131,6 @@ async fn answer(inbound: &dyn Inbound, connection: &Connection) -> Option<()> {
         Err(error) => (error.code.max(1), error.detail),
     };
     let header = Header { frame: FrameType::Reply, kind: 0, id: frame.header.id, group: 0, status };
-    for chunk in one_frame(&header, body) {
-        writer.write(chunk).await.ok()?;
-    }
+    writer.write_all(&mut one_frame(&header, body)).await.ok()?;
     writer.finish().await.ok()
 }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `api` | lanes, calls, errors, the handler's side |
 //! | `reply`, `stream` | the two ends of a reply; streams of raw bytes |
-//! | `endpoint`, `config`, `socket`, `quic` | one UDP socket for a node, its windows and timers |
+//! | `node`, `config` | a node's transport, its timers and bounds |
+//! | `connection`, `carrier`, `socket`, `quic` | connections over one UDP socket, their windows |
 //! | `pool`, `queue`, `bulk`, `dial`, `backoff` | the way to a peer |
 //! | `server`, `answers` | the accepting side |
 //! | `wire`, `codes` | bytes and close codes |
@@ -35,11 +36,14 @@ mod api;
 mod backoff;
 mod bulk;
 pub mod ca;
+
+mod carrier;
 mod codes;
 mod config;
+mod connection;
 mod dial;
-mod endpoint;
 pub mod join;
+mod node;
 mod pool;
 mod queue;
 mod quic;
@@ -47,20 +51,23 @@ mod reply;
 mod server;
 mod socket;
 mod stream;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 mod tls;
 pub mod wire;
 
 use std::fmt;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use model::id::NodeId;
+
+use node::NodeTransport;
+use pool::PeerWay;
 
 pub use answers::AnswerLimits;
 pub use api::{
@@ -72,38 +79,15 @@ pub use reply::{Reply, ReplyFuture};
 pub use stream::{ByteStream, ByteStreamReader, ByteStreamWriter, StreamBroken};
 pub use tls::TlsError;
 
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// The way to one peer, over whatever carries it.
-trait Dial: Send + Sync {
-    fn send_call(&self, call: Call) -> Result<ReplyFuture, CallError>;
-    fn open_stream(&self, open: StreamOpen) -> BoxFuture<'_, Result<ByteStream, CallError>>;
-    fn rtt(&self) -> Option<Duration>;
-    fn stats(&self) -> PeerStats;
-}
-
-/// What carries calls for one node.
-trait Backend: Send + Sync {
-    fn node(&self) -> NodeId;
-    fn local_addr(&self) -> Option<SocketAddr>;
-    fn peer(&self, node: NodeId) -> Peer;
-    fn peers(&self) -> Vec<Peer>;
-    fn set_address(&self, node: NodeId, address: SocketAddr);
-    fn forget(&self, node: NodeId);
-    fn refuse(&self, node: NodeId, refusal: &Refusal);
-    fn set_identity(&self, identity: &ca::Identity) -> Result<(), TlsError>;
-    fn close(&self) -> BoxFuture<'_, ()>;
-}
-
 /// A node's transport. Clones are the same transport.
 ///
 /// The handlers are kept until [`Self::close`]; handlers that hold a transport make a circle that only closing breaks.
 #[derive(Clone)]
-pub struct Transport(Arc<dyn Backend>);
+pub struct Transport(Arc<NodeTransport>);
 
 impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Transport").field("node", &self.0.node()).finish_non_exhaustive()
+        f.debug_struct("Transport").field("node", &self.node()).finish_non_exhaustive()
     }
 }
 
@@ -114,25 +98,25 @@ impl Transport {
     ///
     /// [`StartError`] if the address or the identity cannot be used.
     pub fn start(config: Config, inbound: Arc<dyn Inbound>) -> Result<Self, StartError> {
-        Ok(Self(Arc::new(endpoint::QuicTransport::start(config, inbound)?)))
+        Ok(Self(Arc::new(NodeTransport::start(config, inbound)?)))
     }
 
     /// The node that this transport speaks for.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.0.node()
+        self.0.shared.node
     }
 
     /// Where it listens; `None` within a test's network.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.0.local_addr()
+        self.0.shared.carrier.local_addr()
     }
 
     /// The way to `node`, which is dialed when something is to be sent. Cheap, but worth keeping.
     #[must_use]
     pub fn peer(&self, node: NodeId) -> Peer {
-        self.0.peer(node)
+        Peer { way: self.0.way(node) }
     }
 
     /// Says where `node` is. A connection to another place is closed.
@@ -157,22 +141,19 @@ impl Transport {
     ///
     /// [`TlsError`] if it is not of the same node and cluster, or cannot be used; the old one stays.
     pub fn set_identity(&self, identity: &ca::Identity) -> Result<(), TlsError> {
-        self.0.set_identity(identity)
+        self.0.shared.carrier.set_identity(identity)
     }
 
     /// Round-trip time to `node`, if there is a main connection.
     #[must_use]
     pub fn rtt(&self, node: NodeId) -> Option<Duration> {
-        self.0.peers().iter().find(|peer| peer.node == node).and_then(Peer::rtt)
+        self.0.known(node)?.rtt()
     }
 
     /// Figures about all peers that were ever asked for and not forgotten, in order of their ids.
     #[must_use]
     pub fn stats(&self) -> Vec<(NodeId, PeerStats)> {
-        let mut stats: Vec<_> =
-            self.0.peers().iter().map(|peer| (peer.node, peer.stats())).collect();
-        stats.sort_unstable_by_key(|(node, _)| *node);
-        stats
+        self.0.ways().iter().map(|way| (way.node, way.stats())).collect()
     }
 
     /// Closes all connections, fails all calls, and waits for the transport's tasks.
@@ -184,25 +165,20 @@ impl Transport {
 /// The way to one peer.
 #[derive(Clone)]
 pub struct Peer {
-    node: NodeId,
-    way: Arc<dyn Dial>,
+    way: Arc<PeerWay>,
 }
 
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("Peer").field("node", &self.way.node).finish_non_exhaustive()
     }
 }
 
 impl Peer {
-    fn new(node: NodeId, way: Arc<dyn Dial>) -> Self {
-        Self { node, way }
-    }
-
     /// Which node it leads to.
     #[must_use]
-    pub const fn node(&self) -> NodeId {
-        self.node
+    pub fn node(&self) -> NodeId {
+        self.way.node
     }
 
     /// Queues a call now, behind all calls queued before on its lane; the reply is awaited later. Dropping the future

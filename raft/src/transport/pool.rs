@@ -12,38 +12,36 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use model::id::NodeId;
 use parking_lot::Mutex;
-use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{Call, CallError, Lane, PeerStats, Refusal, StreamOpen};
+use super::api::{Call, CallError, Lane, PeerStats, StreamOpen};
 use super::backoff::Backoff;
 use super::bulk::{BulkCalls, Link};
 use super::codes;
-use super::dial::{closed, dial, one_frame};
-use super::endpoint::Shared;
-use super::queue::CallQueue;
+use super::connection::Connection;
+use super::dial::{dial, one_frame};
+use super::node::Shared;
+use super::queue::{CallQueue, Counts};
 use super::quic::Purpose;
 use super::reply::{Cancel, ReplyFuture};
-use super::stream::ByteStream;
+use super::stream::{ByteStream, ByteStreamReader, ByteStreamWriter};
 use super::wire::{Batch, Decoder, FrameType, Header, WireError};
-use super::{BoxFuture, Dial};
 
 /// How long a connection must have stood for the next failure to count as the first.
 const STABLE: Duration = Duration::from_secs(1);
-/// How much is read from a stream at once, in bytes.
-const READ_BYTES: usize = 256 << 10;
 /// The control stream goes before all others of its connection.
-const CONTROL_PRIORITY: i32 = 10;
+pub(super) const CONTROL_PRIORITY: i32 = 10;
 
 const STOPPED: CallError = CallError::Unreachable("the way to the peer is closed");
 
 /// The way to one peer.
-pub(super) struct QuicPeer {
+pub(super) struct PeerWay {
     pub(super) node: NodeId,
     pub(super) shared: Arc<Shared>,
     pub(super) stop: CancellationToken,
@@ -60,7 +58,7 @@ pub(super) struct QuicPeer {
     pub(super) dial_failures: AtomicU64,
 }
 
-impl QuicPeer {
+impl PeerWay {
     pub(super) fn new(node: NodeId, shared: Arc<Shared>) -> Arc<Self> {
         let limits = shared.limits;
         let stop = shared.stop.child_token();
@@ -99,9 +97,6 @@ impl QuicPeer {
     /// Dials for one use, and counts.
     pub(super) async fn dial(&self, purpose: Purpose) -> Result<Connection, CallError> {
         let address = *self.address.lock();
-        let Some(address) = address else {
-            return Err(CallError::Unreachable("its address is not known"));
-        };
         let outcome = dial(&self.shared, self.node, address, purpose).await;
         let counter = if outcome.is_ok() { &self.connects } else { &self.dial_failures };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -113,17 +108,20 @@ impl QuicPeer {
         let mut backoff = Backoff::default();
         loop {
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => break,
                 () = self.demand.notified() => {}
             }
             let error = tokio::select! {
+                biased;
                 () = self.stop.cancelled() => break,
                 error = self.connect_and_serve(&mut backoff) => error,
             };
             self.shut(&error);
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => break,
-                () = tokio::time::sleep(backoff.next()) => {}
+                () = tokio::time::sleep(backoff.next(self.shared.carrier.jitter())) => {}
                 () = self.readdressed.notified() => backoff.reset(),
             }
             self.control.reopen();
@@ -152,23 +150,25 @@ impl QuicPeer {
     async fn serve(&self, connection: &Connection) -> CallError {
         let mut lanes = JoinSet::new();
         for (lane, queue) in [(Lane::Control, &self.control), (Lane::Data, &self.data)] {
-            let (send, recv) = match connection.open_bi().await {
+            let stream = match connection.open().await {
                 Ok(stream) => stream,
-                Err(error) => return closed(&error),
+                Err(error) => return error,
             };
-            if lane == Lane::Control && send.set_priority(CONTROL_PRIORITY).is_err() {
+            if lane == Lane::Control && !stream.writer.set_priority(CONTROL_PRIORITY) {
                 return CallError::Unreachable("the control stream was closed");
             }
-            lanes.spawn(run_lane(lane, Arc::clone(queue), send, recv));
+            lanes.spawn(run_lane(lane, Arc::clone(queue), stream));
         }
         tokio::select! {
-            error = connection.closed() => closed(&error),
+            biased;
+            error = connection.closed() => error,
             Some(ended) = lanes.join_next() => {
                 let wire = ended.ok().flatten();
-                let reason = wire.map_or_else(String::new, |error| error.to_string());
-                let code = if wire.is_some() { codes::MALFORMED } else { codes::DONE };
-                let error = connection.close_reason().as_ref().map(closed);
-                connection.close(code, reason.as_bytes());
+                let error = connection.end();
+                if let Some(wire) = wire {
+                    tracing::warn!(node = %self.node, error = %wire, "the peer's replies are not understood");
+                    connection.close(codes::MALFORMED, wire.to_string().as_bytes());
+                }
                 error.unwrap_or(CallError::Unreachable("a lane of the connection ended"))
             }
         }
@@ -191,11 +191,6 @@ impl QuicPeer {
         self.streams.close(code, reason);
     }
 
-    /// Ends what stands, because this node will not talk to the peer.
-    pub(super) fn refuse(&self, refusal: &Refusal) {
-        self.close_connections(codes::REFUSED, &refusal.encode());
-    }
-
     fn queued_call(&self, call: Call, queue: &Arc<CallQueue>) -> Result<ReplyFuture, CallError> {
         let deadline = Instant::now() + call.timeout;
         let (id, receiver) = queue.push(call)?;
@@ -205,10 +200,9 @@ impl QuicPeer {
         let queue: Arc<dyn Cancel> = Arc::clone(queue) as Arc<dyn Cancel>;
         Ok(ReplyFuture::new(receiver, deadline, (queue, id)))
     }
-}
 
-impl Dial for Arc<QuicPeer> {
-    fn send_call(&self, call: Call) -> Result<ReplyFuture, CallError> {
+    /// As [`super::Peer::send_call`].
+    pub(super) fn send_call(self: &Arc<Self>, call: Call) -> Result<ReplyFuture, CallError> {
         if self.stop.is_cancelled() {
             return Err(STOPPED);
         }
@@ -222,19 +216,23 @@ impl Dial for Arc<QuicPeer> {
         }
     }
 
-    fn open_stream(&self, open: StreamOpen) -> BoxFuture<'_, Result<ByteStream, CallError>> {
-        Box::pin(self.streams.open_stream(self, open))
+    /// As [`super::Peer::open_stream`].
+    pub(super) async fn open_stream(&self, open: StreamOpen) -> Result<ByteStream, CallError> {
+        if self.stop.is_cancelled() {
+            return Err(STOPPED);
+        }
+        self.streams.open_stream(self, open).await
     }
 
-    fn rtt(&self) -> Option<Duration> {
-        self.main.lock().as_ref().map(Connection::rtt)
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        self.main.lock().as_ref().map(|connection| connection.path().rtt)
     }
 
-    fn stats(&self) -> PeerStats {
+    pub(super) fn stats(&self) -> PeerStats {
         let main = self.main.lock().clone();
-        let path = main.as_ref().map(|connection| connection.stats().path).unwrap_or_default();
+        let path = main.as_ref().map(Connection::path).unwrap_or_default();
         let lanes = [&self.control.counts, &self.data.counts, &self.bulk_calls.counts];
-        let sum = |counter: fn(&super::queue::Counts) -> &AtomicU64| {
+        let sum = |counter: fn(&Counts) -> &AtomicU64| {
             lanes.iter().map(|counts| counter(counts).load(Ordering::Relaxed)).sum()
         };
         let loads = [self.control.load(), self.data.load(), self.bulk_calls.load()];
@@ -250,29 +248,25 @@ impl Dial for Arc<QuicPeer> {
             dial_failures: self.dial_failures.load(Ordering::Relaxed),
             too_busy: sum(|counts| &counts.too_busy),
             lost_packets: path.lost_packets,
-            mtu: path.current_mtu,
+            mtu: path.mtu,
         }
     }
 }
 
 /// Writes the calls of a lane and reads their replies until the stream ends; gives what was wrong, if it was the bytes.
-async fn run_lane(
-    lane: Lane,
-    queue: Arc<CallQueue>,
-    mut send: SendStream,
-    mut recv: RecvStream,
-) -> Option<WireError> {
+async fn run_lane(lane: Lane, queue: Arc<CallQueue>, stream: ByteStream) -> Option<WireError> {
+    let ByteStream { mut writer, mut reader } = stream;
     tokio::select! {
-        () = write_calls(lane, &queue, &mut send) => None,
-        outcome = read_replies(lane, &queue, &mut recv) => outcome.err(),
+        biased;
+        outcome = read_replies(lane, &queue, &mut reader) => outcome.err(),
+        () = write_calls(lane, &queue, &mut writer) => None,
     }
 }
 
-async fn write_calls(lane: Lane, queue: &CallQueue, send: &mut SendStream) {
-    let open = Header { frame: FrameType::Open, kind: lane.number(), id: 0, group: 0, status: 0 };
-    let mut chunks = one_frame(&open, bytes::Bytes::new());
+async fn write_calls(lane: Lane, queue: &CallQueue, writer: &mut ByteStreamWriter) {
+    let mut chunks = one_frame(&Header::bare(FrameType::Open, lane.number()), Bytes::new());
     let mut batch = Batch::default();
-    while send.write_all_chunks(&mut chunks).await.is_ok() {
+    while writer.write_all(&mut chunks).await.is_ok() {
         queue.fill(&mut batch).await;
         chunks = batch.take();
     }
@@ -281,11 +275,11 @@ async fn write_calls(lane: Lane, queue: &CallQueue, send: &mut SendStream) {
 async fn read_replies(
     lane: Lane,
     queue: &CallQueue,
-    recv: &mut RecvStream,
+    reader: &mut ByteStreamReader,
 ) -> Result<(), WireError> {
     let mut decoder = Decoder::new(lane.max_body());
-    while let Ok(Some(chunk)) = recv.read_chunk(READ_BYTES, true).await {
-        decoder.push(chunk.bytes);
+    while let Ok(Some(chunk)) = reader.next().await {
+        decoder.push(chunk);
         while let Some(frame) = decoder.next()? {
             if frame.header.frame != FrameType::Reply {
                 return Err(WireError::Unexpected);

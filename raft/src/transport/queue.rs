@@ -176,7 +176,10 @@ impl CallQueue {
         state.waiting_bytes = 0;
         let calls = std::mem::take(&mut state.calls);
         drop(state);
-        for pending in calls.into_values() {
+        // In the order of the calls, so that a seeded test repeats.
+        let mut calls: Vec<_> = calls.into_iter().collect();
+        calls.sort_unstable_by_key(|(id, _)| *id);
+        for (_, pending) in calls {
             let sent = pending.body.is_none();
             let error = if sent { CallError::Closed } else { error.clone() };
             drop(pending.reply.send(Err(error)));

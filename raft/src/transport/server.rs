@@ -5,7 +5,7 @@
 //! older one. Connections, streams, calls and bytes have bounds. Bytes that are no frames close the connection, with
 //! the reason.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,27 +13,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::id::{GroupId, NodeId};
 use parking_lot::Mutex;
-use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use quinn::{Endpoint, Incoming, VarInt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::answers::Answers;
 use super::api::{Kind, Lane, RemoteError, Request, StreamOpen};
-use super::dial::{HELLO_BYTES, one_frame, read_frame, read_open};
-use super::endpoint::Shared;
+use super::connection::Connection;
+use super::dial::{HELLO_BYTES, one_frame, read_frame};
+use super::node::Shared;
+use super::pool::CONTROL_PRIORITY;
 use super::quic::{BULK_WINDOW, Purpose, is_loopback};
 use super::reply::{Reply, ReplySink as _};
-use super::stream::ByteStream;
+use super::stream::{ByteStream, ByteStreamReader, ByteStreamWriter};
 use super::tls::Dialer;
-use super::wire::{Batch, Decoder, Frame, FrameType, HEADER_BYTES, Header, WireError};
+use super::wire::{Batch, Decoder, Frame, FrameType, Header, WireError};
 use super::{codes, join};
 
 /// How long a dialer may take for the handshake, and then for its greeting.
 const GREETING_TIME: Duration = Duration::from_secs(3);
-/// How much is read from a stream at once, in bytes.
-const READ_BYTES: usize = 256 << 10;
-/// The control stream's replies go before all others.
-const CONTROL_PRIORITY: i32 = 10;
 /// The unit in which bytes of large calls are counted.
 const BULK_UNIT: usize = 4 << 10;
 
@@ -41,7 +39,7 @@ const BULK_UNIT: usize = 4 << 10;
 #[derive(Default)]
 pub(super) struct Accepted {
     next: AtomicU64,
-    open: Mutex<HashMap<u64, (NodeId, Purpose, Connection)>>,
+    open: Mutex<BTreeMap<u64, (NodeId, Purpose, Connection)>>,
 }
 
 impl Accepted {
@@ -77,78 +75,93 @@ impl Drop for Entry<'_> {
     }
 }
 
-/// Accepts until the endpoint closes.
+/// Accepts dialers over QUIC until the endpoint closes.
 pub(super) async fn accept(shared: Arc<Shared>, endpoint: Endpoint) {
-    let limits = shared.limits;
-    let room = Arc::new(Room {
-        connections: Arc::new(Semaphore::new(limits.connections)),
-        joiners: Semaphore::new(limits.joiners),
-        bulk: Arc::new(Semaphore::new(limits.bulk_arriving_bytes / BULK_UNIT)),
-    });
+    let door = Door::new(&shared);
     while let Some(incoming) = endpoint.accept().await {
-        let Ok(place) = Arc::clone(&room.connections).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&door.connections).try_acquire_owned() else {
             tracing::warn!("too many connections: one more was refused");
             incoming.refuse();
             continue;
         };
-        let (shared, room) = (Arc::clone(&shared), Arc::clone(&room));
-        let stop = shared.stop.clone();
-        shared.tasks.clone().spawn(async move {
+        let door = Arc::clone(&door);
+        shared.tasks.spawn(async move {
             let _place = place;
             tokio::select! {
-                () = stop.cancelled() => {}
-                () = serve(&shared, &room, incoming) => {}
+                biased;
+                () = door.shared.stop.cancelled() => {}
+                () = door.meet(incoming) => {}
             }
         });
     }
 }
 
-/// What all accepted connections share of the node's memory.
-struct Room {
+/// What all accepted connections share.
+pub(super) struct Door {
+    shared: Arc<Shared>,
     connections: Arc<Semaphore>,
     joiners: Semaphore,
     bulk: Arc<Semaphore>,
 }
 
-async fn serve(shared: &Arc<Shared>, room: &Arc<Room>, incoming: Incoming) {
-    let loopback = is_loopback(incoming.remote_address());
-    let Ok(connecting) = incoming.accept_with(shared.server_config(loopback)) else { return };
-    let connection = match tokio::time::timeout(GREETING_TIME, connecting).await {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "a handshake failed");
-            return;
-        }
-        Err(_elapsed) => return,
-    };
-    match Dialer::of(&connection, &shared.cluster) {
-        Dialer::Node(node) => serve_node(shared, room, node, &connection).await,
-        Dialer::Joiner => match room.joiners.try_acquire() {
-            Ok(_place) => join::serve(shared.inbound.as_ref(), &connection).await,
-            Err(_full) => connection.close(codes::FULL, b"too many joiners"),
-        },
-        Dialer::Stranger => {
-            tracing::warn!(address = %connection.remote_address(), "a dialer without a node's certificate");
-            connection.close(codes::NO_CERTIFICATE, b"no certificate of this cluster");
-        }
+impl Door {
+    pub(super) fn new(shared: &Arc<Shared>) -> Arc<Self> {
+        let limits = shared.limits;
+        Arc::new(Self {
+            shared: Arc::clone(shared),
+            connections: Arc::new(Semaphore::new(limits.connections)),
+            joiners: Semaphore::new(limits.joiners),
+            bulk: Arc::new(Semaphore::new(limits.bulk_arriving_bytes / BULK_UNIT)),
+        })
     }
-}
 
-async fn serve_node(shared: &Arc<Shared>, room: &Arc<Room>, node: NodeId, connection: &Connection) {
-    let greeting = greet(shared, node, connection);
-    let purpose = match tokio::time::timeout(GREETING_TIME, greeting).await {
-        Ok(Ok(purpose)) => purpose,
-        Ok(Err(End::Malformed(error))) => return malformed(node, connection, &error),
-        Ok(Err(End::Gone)) => return,
-        Err(_elapsed) => return connection.close(codes::MALFORMED, b"no greeting"),
-    };
-    if purpose != Purpose::Main {
-        connection.set_send_window(BULK_WINDOW);
+    /// Finishes the handshake, finds out who it is, and serves them.
+    async fn meet(self: &Arc<Self>, incoming: Incoming) {
+        let shared = &self.shared;
+        let Some(carrier) = shared.carrier.quic() else { return };
+        let config = carrier.server_config(is_loopback(incoming.remote_address()));
+        let Ok(connecting) = incoming.accept_with(config) else { return };
+        let connection = match tokio::time::timeout(GREETING_TIME, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a handshake failed");
+                return;
+            }
+            Err(_elapsed) => return,
+        };
+        let dialer = Dialer::of(&connection, carrier.cluster());
+        let address = connection.remote_address();
+        let connection = Connection::Quic(connection);
+        match dialer {
+            Dialer::Node(node) => self.serve_node(node, &connection).await,
+            Dialer::Joiner => match self.joiners.try_acquire() {
+                Ok(_place) => join::serve(shared.inbound.as_ref(), &connection).await,
+                Err(_full) => connection.close(codes::FULL, b"too many joiners"),
+            },
+            Dialer::Stranger => {
+                tracing::warn!(%address, "a dialer without a node's certificate");
+                connection.close(codes::NO_CERTIFICATE, b"no certificate of this cluster");
+            }
+        }
     }
-    let _entry = shared.accepted.enter(node, purpose, connection);
-    let side = Side { shared: Arc::clone(shared), room: Arc::clone(room), node };
-    if let End::Malformed(error) = side.streams(purpose, connection).await {
-        malformed(node, connection, &error);
+
+    /// Greets a node whose certificate was checked, and serves its streams until the connection ends.
+    pub(super) async fn serve_node(self: &Arc<Self>, node: NodeId, connection: &Connection) {
+        let greeting = greet(&self.shared, node, connection);
+        let purpose = match tokio::time::timeout(GREETING_TIME, greeting).await {
+            Ok(Ok(purpose)) => purpose,
+            Ok(Err(End::Malformed(error))) => return malformed(node, connection, &error),
+            Ok(Err(End::Gone)) => return,
+            Err(_elapsed) => return connection.close(codes::MALFORMED, b"no greeting"),
+        };
+        if purpose != Purpose::Main {
+            connection.set_send_window(BULK_WINDOW);
+        }
+        let _entry = self.shared.accepted.enter(node, purpose, connection);
+        let side = Side { door: Arc::clone(self), node };
+        if let End::Malformed(error) = side.streams(purpose, connection).await {
+            malformed(node, connection, &error);
+        }
     }
 }
 
@@ -170,8 +183,8 @@ impl From<WireError> for End {
 }
 
 async fn greet(shared: &Shared, node: NodeId, connection: &Connection) -> Result<Purpose, End> {
-    let (send, recv) = connection.accept_bi().await.map_err(|_closed| End::Gone)?;
-    let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
+    let stream = connection.accept().await.map_err(|_closed| End::Gone)?;
+    let ByteStream { writer, mut reader } = stream;
     let frame = read_frame(&mut reader, HELLO_BYTES).await?.ok_or(End::Gone)?;
     let purpose = match (frame.header.frame, Purpose::from_number(frame.header.kind)) {
         (FrameType::Hello, Some(purpose)) => purpose,
@@ -181,23 +194,25 @@ async fn greet(shared: &Shared, node: NodeId, connection: &Connection) -> Result
         Ok(welcome) => welcome,
         Err(refusal) => {
             tracing::warn!(%node, %refusal, "a peer was refused");
-            connection.close(codes::REFUSED, &refusal.encode());
+            connection.refuse(&refusal);
             return Err(End::Gone);
         }
     };
-    let header = Header { frame: FrameType::Welcome, kind: 0, id: 0, group: 0, status: 0 };
-    for chunk in one_frame(&header, welcome) {
-        writer.write(chunk).await.map_err(|_broken| End::Gone)?;
-    }
-    writer.finish().await.map_err(|_broken| End::Gone)?;
+    let header = Header::bare(FrameType::Welcome, 0);
+    send_last(&mut one_frame(&header, welcome), writer).await?;
     Ok(purpose)
 }
 
-/// One accepted connection's surroundings.
+/// Writes the last bytes of a stream.
+async fn send_last(chunks: &mut [Bytes], mut writer: ByteStreamWriter) -> Result<(), End> {
+    writer.write_all(chunks).await.map_err(|_broken| End::Gone)?;
+    writer.finish().await.map_err(|_broken| End::Gone)
+}
+
+/// One node's side of an accepted connection.
 #[derive(Clone)]
 struct Side {
-    shared: Arc<Shared>,
-    room: Arc<Room>,
+    door: Arc<Door>,
     node: NodeId,
 }
 
@@ -207,14 +222,15 @@ impl Side {
         let mut streams = JoinSet::new();
         let mut lanes = 0;
         loop {
-            let (send, recv) = tokio::select! {
-                stream = connection.accept_bi() => match stream {
-                    Ok(stream) => stream,
-                    Err(_closed) => return End::Gone,
-                },
+            let stream = tokio::select! {
+                biased;
                 Some(ended) = streams.join_next() => match ended {
                     Ok(Err(End::Malformed(error))) => return End::Malformed(error),
                     Ok(_) | Err(_) => continue,
+                },
+                stream = connection.accept() => match stream {
+                    Ok(stream) => stream,
+                    Err(_closed) => return End::Gone,
                 },
             };
             let side = self.clone();
@@ -224,29 +240,30 @@ impl Side {
                     if lanes > 2 {
                         return End::Malformed(WireError::Unexpected);
                     }
-                    streams.spawn(async move { side.lane(send, recv).await });
+                    streams.spawn(async move { side.lane(stream).await });
                 }
-                Purpose::Bulk => drop(streams.spawn(async move { side.large(send, recv).await })),
-                Purpose::Streams => drop(streams.spawn(async move { side.raw(send, recv).await })),
+                Purpose::Bulk => drop(streams.spawn(async move { side.large(stream).await })),
+                Purpose::Streams => drop(streams.spawn(async move { side.raw(stream).await })),
             }
         }
     }
 
-    async fn lane(&self, send: SendStream, mut recv: RecvStream) -> Result<(), End> {
-        let (open, decoder) =
-            read_open(&mut recv, Lane::Control.max_body()).await?.ok_or(End::Gone)?;
+    async fn lane(&self, stream: ByteStream) -> Result<(), End> {
+        let ByteStream { writer, mut reader } = stream;
+        let open = read_frame(&mut reader, 0).await?.ok_or(End::Gone)?;
         let lane = match (open.header.frame, open.header.kind) {
             (FrameType::Open, 1) => Lane::Control,
             (FrameType::Open, 2) => Lane::Data,
             _ => return Err(End::Malformed(WireError::Unexpected)),
         };
-        if lane == Lane::Control && send.set_priority(CONTROL_PRIORITY).is_err() {
+        if lane == Lane::Control && !writer.set_priority(CONTROL_PRIORITY) {
             return Err(End::Gone);
         }
-        let answers = Answers::new(lane, self.shared.limits.answers);
+        let answers = Answers::new(lane, self.door.shared.limits.answers);
         let outcome = tokio::select! {
-            outcome = self.read_calls(lane, &answers, recv, decoder) => outcome,
-            () = write_answers(&answers, send) => Err(End::Gone),
+            biased;
+            outcome = self.read_calls(lane, &answers, reader) => outcome,
+            () = write_answers(&answers, writer) => Err(End::Gone),
         };
         answers.close();
         outcome
@@ -256,17 +273,16 @@ impl Side {
         &self,
         lane: Lane,
         answers: &Arc<Answers>,
-        mut recv: RecvStream,
-        mut decoder: Decoder,
+        mut reader: ByteStreamReader,
     ) -> Result<(), End> {
-        decoder.set_limit(lane.max_body());
+        let mut decoder = Decoder::new(lane.max_body());
         loop {
             while let Some(frame) = decoder.next()? {
                 answers.admit().await;
                 self.dispatch(lane, answers, frame)?;
             }
-            match recv.read_chunk(READ_BYTES, true).await {
-                Ok(Some(chunk)) => decoder.push(chunk.bytes),
+            match reader.next().await {
+                Ok(Some(chunk)) => decoder.push(chunk),
                 Ok(None) | Err(_) => return Err(End::Gone),
             }
             tokio::task::consume_budget().await;
@@ -280,7 +296,7 @@ impl Side {
         match self.request(lane, frame) {
             (id, Some(request)) => {
                 let reply = Reply::to_sink(Arc::clone(answers) as _, id);
-                self.shared.inbound.call(request, reply);
+                self.door.shared.inbound.call(request, reply);
             }
             (id, None) => answers.reply(id, Err(RemoteError::code(RemoteError::NO_GROUP))),
         }
@@ -299,8 +315,8 @@ impl Side {
     }
 
     /// A large call: its memory is reserved before its body is read.
-    async fn large(&self, send: SendStream, recv: RecvStream) -> Result<(), End> {
-        let ByteStream { mut writer, mut reader } = ByteStream::quic(send, recv, Bytes::new());
+    async fn large(&self, stream: ByteStream) -> Result<(), End> {
+        let ByteStream { writer, mut reader } = stream;
         let mut decoder = Decoder::new(Lane::Bulk.max_body());
         let mut place = None;
         let frame = loop {
@@ -310,9 +326,9 @@ impl Side {
                 break frame;
             }
             if let (None, Some(bytes)) = (&place, decoder.expected()) {
-                let units = bytes.min(self.shared.limits.bulk_arriving_bytes) / BULK_UNIT;
+                let units = bytes.min(self.door.shared.limits.bulk_arriving_bytes) / BULK_UNIT;
                 let units = u32::try_from(units).unwrap_or(u32::MAX);
-                let room = Arc::clone(&self.room.bulk);
+                let room = Arc::clone(&self.door.bulk);
                 place = room.acquire_many_owned(units).await.ok();
             }
         };
@@ -323,7 +339,7 @@ impl Side {
         let outcome = match request {
             Some(request) => {
                 let (reply, outcome) = Reply::channel();
-                self.shared.inbound.call(request, reply);
+                self.door.shared.inbound.call(request, reply);
                 outcome.await.unwrap_or(Err(RemoteError::code(RemoteError::DROPPED)))
             }
             None => Err(RemoteError::code(RemoteError::NO_GROUP)),
@@ -335,39 +351,29 @@ impl Side {
             Err(error) => (error.code.max(1), error.detail),
         };
         let header = Header { frame: FrameType::Reply, kind: 0, id, group: 0, status };
-        for chunk in one_frame(&header, body) {
-            writer.write(chunk).await.map_err(|_broken| End::Gone)?;
-        }
-        writer.finish().await.map_err(|_broken| End::Gone)
+        send_last(&mut one_frame(&header, body), writer).await
     }
 
-    async fn raw(&self, send: SendStream, mut recv: RecvStream) -> Result<(), End> {
-        let first = tokio::time::timeout(
-            GREETING_TIME,
-            read_open(&mut recv, Lane::Control.max_body()),
-        );
-        let (open, decoder) = first.await.map_err(|_elapsed| End::Gone)??.ok_or(End::Gone)?;
+    async fn raw(&self, mut stream: ByteStream) -> Result<(), End> {
+        let first = read_frame(&mut stream.reader, Lane::Control.max_body());
+        let first = tokio::time::timeout(GREETING_TIME, first).await;
+        let open = first.map_err(|_elapsed| End::Gone)??.ok_or(End::Gone)?;
         let Some(group) = GroupId::from_raw(open.header.group) else { return Err(End::Gone) };
         if open.header.frame != FrameType::Open {
             return Err(End::Malformed(WireError::Unexpected));
         }
-        let stream = ByteStream::quic(send, recv, decoder.into_rest());
         let open = StreamOpen { kind: Kind(open.header.kind), group, header: open.body };
-        self.shared.inbound.stream(self.node, open, stream);
+        self.door.shared.inbound.stream(self.node, open, stream);
         Ok(())
     }
 }
 
-async fn write_answers(answers: &Answers, mut send: SendStream) {
+async fn write_answers(answers: &Answers, mut writer: ByteStreamWriter) {
     let mut batch = Batch::default();
     loop {
         answers.fill(&mut batch).await;
-        let mut chunks = batch.take();
-        if send.write_all_chunks(&mut chunks).await.is_err() {
+        if writer.write_all(&mut batch.take()).await.is_err() {
             return;
         }
     }
 }
-
-/// The header of a bulk frame is never larger than what one unit of its memory is.
-const _: () = assert!(HEADER_BYTES <= BULK_UNIT);

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::codes;
 
@@ -28,10 +29,18 @@ pub struct ByteStream {
 }
 
 impl ByteStream {
-    pub(super) const fn quic(send: SendStream, recv: RecvStream, first: Bytes) -> Self {
+    pub(super) const fn quic(send: SendStream, recv: RecvStream) -> Self {
         Self {
             writer: ByteStreamWriter { to: WriteEnd::Quic(send), finished: false },
-            reader: ByteStreamReader { from: ReadEnd::Quic { recv, first } },
+            reader: ByteStreamReader { from: ReadEnd::Quic(recv), first: Bytes::new() },
+        }
+    }
+
+    /// A stream over two queues. `None` in a queue is the clean end; the time is when it was written.
+    pub(super) const fn memory(to: mpsc::Sender<Piece>, from: mpsc::Receiver<Piece>) -> Self {
+        Self {
+            writer: ByteStreamWriter { to: WriteEnd::Memory(to), finished: false },
+            reader: ByteStreamReader { from: ReadEnd::Memory(from), first: Bytes::new() },
         }
     }
 
@@ -39,19 +48,17 @@ impl ByteStream {
     #[must_use]
     pub fn pair(depth: usize) -> (Self, Self) {
         let (one, other) = (mpsc::channel(depth), mpsc::channel(depth));
-        let end = |to, from| Self {
-            writer: ByteStreamWriter { to: WriteEnd::Memory(to), finished: false },
-            reader: ByteStreamReader { from: ReadEnd::Memory(from) },
-        };
-        (end(one.0, other.1), end(other.0, one.1))
+        (Self::memory(one.0, other.1), Self::memory(other.0, one.1))
     }
 }
+
+/// What travels in a stream within the process.
+pub(super) type Piece = (Instant, Option<Bytes>);
 
 #[derive(Debug)]
 enum WriteEnd {
     Quic(SendStream),
-    /// `None` is the clean end.
-    Memory(mpsc::Sender<Option<Bytes>>),
+    Memory(mpsc::Sender<Piece>),
 }
 
 /// The sending half.
@@ -72,14 +79,31 @@ impl ByteStreamWriter {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.write_all(&mut [bytes]).await
+    }
+
+    /// Sends all of these bytes in one go, as far as the window allows. What was sent is taken out of `chunks`.
+    pub(super) async fn write_all(&mut self, chunks: &mut [Bytes]) -> Result<(), StreamBroken> {
         match &mut self.to {
-            WriteEnd::Quic(send) => send.write_chunk(bytes).await.map_err(|error| {
-                tracing::debug!(%error, "byte stream broke while writing");
+            WriteEnd::Quic(send) => send.write_all_chunks(chunks).await.map_err(|error| {
+                tracing::trace!(%error, "stream broke while writing");
                 StreamBroken
             }),
             WriteEnd::Memory(sender) => {
-                if sender.send(Some(bytes)).await.is_ok() { Ok(()) } else { Err(StreamBroken) }
+                for chunk in chunks {
+                    let piece = (Instant::now(), Some(std::mem::take(chunk)));
+                    sender.send(piece).await.map_err(|_closed| StreamBroken)?;
+                }
+                Ok(())
             }
+        }
+    }
+
+    /// Sends one stream's bytes before those of others with less. Says whether the stream still stands.
+    pub(super) fn set_priority(&self, priority: i32) -> bool {
+        match &self.to {
+            WriteEnd::Quic(send) => send.set_priority(priority).is_ok(),
+            WriteEnd::Memory(sender) => !sender.is_closed(),
         }
     }
 
@@ -92,7 +116,7 @@ impl ByteStreamWriter {
         self.finished = true;
         let done = match &mut self.to {
             WriteEnd::Quic(send) => send.finish().is_ok(),
-            WriteEnd::Memory(sender) => sender.send(None).await.is_ok(),
+            WriteEnd::Memory(sender) => sender.send((Instant::now(), None)).await.is_ok(),
         };
         if done { Ok(()) } else { Err(StreamBroken) }
     }
@@ -109,14 +133,16 @@ impl Drop for ByteStreamWriter {
 
 #[derive(Debug)]
 enum ReadEnd {
-    Quic { recv: RecvStream, first: Bytes },
-    Memory(mpsc::Receiver<Option<Bytes>>),
+    Quic(RecvStream),
+    Memory(mpsc::Receiver<Piece>),
 }
 
 /// The receiving half. Dropping it tells the writer to stop.
 #[derive(Debug)]
 pub struct ByteStreamReader {
     from: ReadEnd,
+    /// Bytes that were read and given back.
+    first: Bytes,
 }
 
 impl ByteStreamReader {
@@ -126,16 +152,26 @@ impl ByteStreamReader {
     ///
     /// [`StreamBroken`] when the stream ended without its writer's [`ByteStreamWriter::finish`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, StreamBroken> {
+        if !self.first.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.first)));
+        }
         match &mut self.from {
-            ReadEnd::Quic { first, .. } if !first.is_empty() => Ok(Some(std::mem::take(first))),
-            ReadEnd::Quic { recv, .. } => match recv.read_chunk(READ_BYTES, true).await {
+            ReadEnd::Quic(recv) => match recv.read_chunk(READ_BYTES, true).await {
                 Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
                 Err(error) => {
-                    tracing::debug!(%error, "byte stream broke while reading");
+                    tracing::trace!(%error, "stream broke while reading");
                     Err(StreamBroken)
                 }
             },
-            ReadEnd::Memory(receiver) => receiver.recv().await.ok_or(StreamBroken),
+            ReadEnd::Memory(receiver) => match receiver.recv().await {
+                Some((_, bytes)) => Ok(bytes),
+                None => Err(StreamBroken),
+            },
         }
+    }
+
+    /// Gives back the last bytes that were read.
+    pub(super) fn unread(&mut self, bytes: Bytes) {
+        self.first = bytes;
     }
 }

@@ -82,6 +82,12 @@ pub struct Header {
 }
 
 impl Header {
+    /// A header with a type and a kind only.
+    #[must_use]
+    pub const fn bare(frame: FrameType, kind: u16) -> Self {
+        Self { frame, kind, id: 0, group: 0, status: 0 }
+    }
+
     /// The bytes of this header in front of a body of `length` bytes.
     #[must_use]
     pub fn encode(&self, length: u32) -> [u8; HEADER_BYTES] {
@@ -258,11 +264,6 @@ impl Decoder {
             return Err(WireError::TooLarge { length, limit: self.max_body });
         }
         Ok(Some((header, length)))
-    }
-
-    /// Another limit for the bodies that follow.
-    pub const fn set_limit(&mut self, max_body: usize) {
-        self.max_body = max_body;
     }
 
     /// Length in bytes of the body that is half read, if one is.

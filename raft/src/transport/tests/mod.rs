@@ -5,6 +5,7 @@
 mod bounds;
 mod calls;
 mod large;
+mod memory;
 mod trust;
 
 use std::net::{Ipv4Addr, SocketAddr};
