@@ -36,6 +36,10 @@ mod reads;
 mod replica;
 pub mod shard;
 mod snapshot;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod timing;
 pub mod transport;
 mod types;

@@ -20,7 +20,6 @@ use model::shard::{self, Event, ShardEntry, ShardHead};
 use model::state::{Key, StateError, StateRead, StateWrite};
 use model::time::UnixMillis;
 use openraft::OptionalSend;
-use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, RaftStateMachine};
 use parking_lot::Mutex;
 use storage::log::GroupLog;
