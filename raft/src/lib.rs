@@ -37,6 +37,10 @@ mod replica;
 pub mod service;
 pub mod shard;
 mod snapshot;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod timing;
 pub mod transport;
 mod types;
