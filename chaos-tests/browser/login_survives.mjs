@@ -163,20 +163,21 @@ async function startCluster() {
   return { ...record, folder };
 }
 
-/** The position of the node that leads the group with this slot, as its own report says. */
-async function leaderOf(cluster, slot) {
+/** The node that leads the shard of a session, as its own report says. */
+async function leaderOf(cluster, id) {
+  // Ten bits of region, then fourteen of slot; shards are contiguous ranges of slots.
+  const place = parseInt(id.replaceAll('-', '').slice(0, 6), 16);
+  const [region, slot] = [place >> 14, place & 0x3fff];
   return until('the shard has a leader', async () => {
     for (const node of cluster.nodes) {
       const report = await (await fetch(`${node.admin}/admin/v1/cluster`)).json();
-      const group = report.groups.find(({ slots }) => slots && slots[0] <= slot && slot < slots[1]);
-      if (group?.leader !== null && group?.leader === report.node) return node;
+      const name = `r${region}-s${Math.floor((slot * report.shards) / 0x4000)}`;
+      const group = report.groups.find(({ group }) => group === name);
+      if (group?.leader === report.node) return node;
     }
     return undefined;
   });
 }
-
-/** The slot in a session's id: fourteen bits after ten of the region. */
-const slotOf = (id) => parseInt(id.replaceAll('-', '').slice(0, 6), 16) & 0x3fff;
 
 async function run() {
   const site = await startSite();
@@ -200,7 +201,7 @@ async function run() {
   const { id } = await created.json();
   say(`stored through node 0 as ${id}, ETag ${created.headers.get('etag')}`);
 
-  const leader = await leaderOf(cluster, slotOf(id));
+  const leader = await leaderOf(cluster, id);
   process.kill(leader.pid, 'SIGKILL');
   const killed = performance.now();
   const other = cluster.nodes.find((node) => node.id !== leader.id && node.id !== 0) ?? cluster.nodes.find((node) => node.id !== leader.id);

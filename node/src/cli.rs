@@ -219,12 +219,39 @@ struct NodeArgs {
 pub(crate) enum NodeCommand {
     /// Print a token with which one new node may join, once.
     JoinToken {
-        /// The node whose place it takes: one whose disk is lost.
-        #[arg(long, value_name = "ID")]
-        replaces: Option<u64>,
         /// How long the token is valid, in minutes.
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1440))]
         minutes: u32,
+    },
+    /// Make the authority of a new cluster: `ca.crt` and `ca.key`. Once, on a machine that is kept safe.
+    InitCa {
+        /// The cluster's name, as in `cluster.name` of the nodes.
+        #[arg(long)]
+        cluster: String,
+        /// Folder to write to.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Make the certificate of one of a cluster's first nodes; later ones join with a token.
+    Issue {
+        /// The cluster's name.
+        #[arg(long)]
+        cluster: String,
+        /// Folder with the authority.
+        #[arg(long)]
+        ca: PathBuf,
+        /// The node's id.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+        /// How long it is valid, in days.
+        #[arg(long, default_value_t = 825)]
+        days: u32,
+        /// Folder to write `node.crt`, `node.key` and `ca.crt` to: the node's `secrets.identity`.
+        #[arg(long)]
+        out: PathBuf,
+        /// Write `ca.key` too, so that this node may admit others.
+        #[arg(long)]
+        may_admit: bool,
     },
     /// Take a node out of the cluster for good: its replicas go elsewhere, its id is never used again.
     Remove {

@@ -7,6 +7,8 @@
 
 use std::process::ExitCode;
 
+mod admin;
+mod authority;
 pub mod cli;
 mod client;
 pub mod clock;
@@ -14,12 +16,14 @@ pub mod config;
 mod console;
 pub mod dev;
 pub mod exit;
+mod join;
 pub mod metrics;
 mod process;
 pub mod secrets;
 pub mod serve;
 mod signals;
-pub mod status;
+mod store;
+mod tasks;
 mod telemetry;
 mod units;
 

@@ -99,6 +99,14 @@ pub fn read_api_key(path: &Path) -> Result<SecretString, SecretError> {
     Ok(SecretString::from(key.to_owned()))
 }
 
+/// Reads a text that something else parses, such as a join token.
+///
+/// # Errors
+/// See [`SecretError`].
+pub fn read_token(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    read_text(path)
+}
+
 fn read_text(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     let failed = |source| SecretError::File {
         path: path.to_owned(),

@@ -1,15 +1,265 @@
-//! `pspd serve`: one node.
-use crate::config::Config;
-use crate::exit::{Exit, OrProblem as _, Problem};
-use crate::signals::Signals;
+//! One node: where the crates are joined, and the ordered lists of its start and its stop.
+//!
+//! | step | start | stop |
+//! |---|---|---|
+//! | 1 | metrics, secrets | `/readyz` says no |
+//! | 2 | identity: read, or joined with a token | leaderships go to other nodes (not when all stop) |
+//! | 3 | gateway: probes answer, clients hear "unavailable" | gateway: no new requests, those in flight end |
+//! | 4 | groups, from what is kept locally | own tasks |
+//! | 5 | service on top of them: clients are served | groups, transport, log |
+//! | 6 | own tasks | |
+//!
+//! Each step of a stop has a limit (`[stop]`), so a stop ends. A node whose log or state cannot be written ends its
+//! process: what it would say is not durable.
 
-/// Runs a node until it is told to stop.
+use std::sync::Arc;
+
+use gateway::{Gateway, GatewayConfig, Secrets, TlsConfig};
+use model::id::{NodeId, RegionId};
+use model::meta::NodeAddress;
+use model::time::Clock;
+use raft::error::{Fatal, StartError};
+use raft::host::{Attached, Host, HostConfig, Tuning};
+use raft::service::{KeyRing, MasterKey, Service, ServiceConfig};
+use raft::transport;
+use raft::transport::ca::{Authority, Identity};
+use secrecy::SecretBox;
+use tokio::time::{Instant, timeout};
+
+use crate::admin::Hooks;
+use crate::clock::SystemClock;
+use crate::config::{Config, Member};
+use crate::exit::{Exit, OrProblem as _, Problem, chain};
+use crate::join;
+use crate::metrics::Registry;
+use crate::secrets::{read_api_key, read_key};
+use crate::signals::{Signals, Stop};
+use crate::store::Store;
+use crate::tasks::{self, Tasks};
+
+/// The id under which a node's first master key is named in what it wraps.
+const FIRST_MASTER_KEY: u32 = 1;
+
+/// How often a TLS certificate is looked at for a newer one.
+const RELOAD: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Runs a node until it is told to stop, or cannot go on.
 ///
 /// # Errors
 /// What the process is to end with.
-pub async fn run(_config: Config) -> Result<(), Problem> {
+pub async fn run(config: Config) -> Result<(), Problem> {
     let mut signals =
         Signals::listen().or_problem(Exit::Failed, || "cannot listen for signals".to_owned())?;
-    signals.next().await;
-    Ok(())
+    let starting = Node::start(&config);
+    let node = tokio::select! {
+        started = starting => started.inspect_err(|problem| tracing::error!(reason = chain(problem), "node not started"))?,
+        _ = signals.next() => {
+            tracing::info!("told to stop while starting");
+            return Ok(());
+        }
+    };
+    node.serve(&mut signals, &config).await
+}
+
+/// A running node.
+struct Node {
+    hooks: Arc<Hooks>,
+    gateway: Gateway,
+    service: Arc<Service>,
+    host: Arc<Host>,
+    tasks: Tasks,
+}
+
+impl Node {
+    async fn start(config: &Config) -> Result<Self, Problem> {
+        let began = Instant::now();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let registry = Registry::install(&*clock)?;
+        let hooks = Arc::new(Hooks::new(registry.clone()));
+
+        let secrets = gateway_secrets(config)?;
+        let keys = key_ring(config)?;
+        let region = RegionId::new(config.cluster.region).expect("the configuration is validated");
+        let service = Service::new(ServiceConfig::default(), region, keys, Arc::clone(&clock));
+
+        let sessions = Arc::<Service>::clone(&service);
+        let gateway = Gateway::start(
+            gateway_config(config),
+            secrets,
+            sessions,
+            Arc::clone(&clock),
+            Arc::<Hooks>::clone(&hooks),
+        )
+        .await
+        .or_problem(Exit::Config, || "cannot start the gateway".to_owned())?;
+        let addresses = gateway.addresses();
+        tracing::info!(http = %addresses.http, admin = %addresses.admin, "gateway listens");
+
+        let identity = join::identity(config).await?;
+        let host = start_host(config, identity, clock, &service).await?;
+        let host = Arc::new(host);
+        hooks.attach(Box::new(Store::new(Arc::clone(&host))));
+
+        let mut tasks = Tasks::default();
+        tasks.start("upkeep", tasks::upkeep(registry));
+        tracing::info!(node = %host.node(), took = ?began.elapsed(), "node started");
+        Ok(Self {
+            hooks,
+            gateway,
+            service,
+            host,
+            tasks,
+        })
+    }
+
+    async fn serve(mut self, signals: &mut Signals, config: &Config) -> Result<(), Problem> {
+        let mut fatal = self.host.fatal();
+        let ended: Result<Stop, Problem> = tokio::select! {
+            stop = signals.next() => Ok(stop),
+            task = self.tasks.ended() => Err(Problem::new(Exit::Fatal, format!("the task {task} ended"))),
+            cannot_go_on = fatal.wait_for(Option::is_some) => {
+                let reason = cannot_go_on.ok().and_then(|reason| reason.clone());
+                Err(problem_of(reason))
+            }
+        };
+        match ended {
+            Ok(stop) => {
+                self.stop(stop, config).await;
+                Ok(())
+            }
+            Err(problem) => {
+                tracing::error!(reason = chain(&problem), "node cannot go on");
+                // Leaderships cannot be handed over by a node that cannot write.
+                self.stop(Stop::Together, config).await;
+                Err(problem)
+            }
+        }
+    }
+
+    async fn stop(self, stop: Stop, config: &Config) {
+        let began = Instant::now();
+        tracing::info!(?stop, "node stops");
+        self.hooks.stop();
+        if stop == Stop::Leave {
+            let left = self.host.drain(config.stop.drain.0).await;
+            tracing::info!(left, took = ?began.elapsed(), "leaderships handed over");
+        }
+        self.gateway.drain(config.stop.grace.0).await;
+        self.service.close();
+        self.tasks.end().await;
+        if timeout(config.stop.close.0, self.host.stop())
+            .await
+            .is_err()
+        {
+            tracing::warn!(limit = %config.stop.close, "groups did not close in time");
+        }
+        tracing::info!(took = ?began.elapsed(), "node stopped");
+    }
+}
+
+fn gateway_secrets(config: &Config) -> Result<Secrets, Problem> {
+    let files = &config.secrets;
+    let failed = || "cannot read a secret".to_owned();
+    let cluster = read_key(&files.cluster_secret).or_problem(Exit::Config, failed)?;
+    Ok(Secrets {
+        api_key: read_api_key(&files.api_key).or_problem(Exit::Config, failed)?,
+        cluster: SecretBox::new(Box::new(*cluster.expose())),
+    })
+}
+
+fn key_ring(config: &Config) -> Result<KeyRing, Problem> {
+    let key = read_key(&config.secrets.master_key)
+        .or_problem(Exit::Config, || "cannot read the master key".to_owned())?;
+    Ok(KeyRing::new(
+        MasterKey::new(FIRST_MASTER_KEY, *key.expose()),
+        Vec::new(),
+    ))
+}
+
+fn gateway_config(config: &Config) -> GatewayConfig {
+    let files = &config.secrets;
+    let tls = files.tls_certificate.clone().zip(files.tls_key.clone());
+    GatewayConfig {
+        http: config.listen.http,
+        admin: config.listen.admin,
+        tls: tls.map(|(certificate, key)| TlsConfig {
+            certificate,
+            key,
+            reload_every: RELOAD,
+        }),
+        limits: config.gateway.clone(),
+    }
+}
+
+async fn start_host(
+    config: &Config,
+    identity: Identity,
+    clock: Arc<dyn Clock>,
+    service: &Arc<Service>,
+) -> Result<Host, Problem> {
+    let seed = |member: &Member| {
+        let address = NodeAddress {
+            peer: member.peer.clone(),
+            http: member.http.clone(),
+            admin: member.admin.clone(),
+            zone: member.zone.clone(),
+        };
+        (NodeId(member.id), address)
+    };
+    let mut tuning = Tuning::default();
+    tuning.state.memory_bytes = usize::try_from(config.storage.memory.0).unwrap_or(usize::MAX);
+    let host = HostConfig {
+        folder: config.data.clone(),
+        region: RegionId::new(config.cluster.region).expect("the configuration is validated"),
+        region_name: config.cluster.region_name.clone(),
+        shards: config.cluster.shards,
+        seed: config.cluster.members.iter().map(seed).collect(),
+        transport: transport::Config::new(config.listen.peer, identity),
+        authority: authority(config)?,
+        tuning,
+    };
+    let attach = |ground: raft::host::Ground| {
+        service.attach(ground.directory, ground.peers);
+        Attached {
+            inbound: Arc::<Service>::clone(service),
+            events: Arc::<Service>::clone(service),
+        }
+    };
+    Host::start(host, clock, attach).await.map_err(|error| {
+        let exit = match &error {
+            StartError::OtherNode { .. } | StartError::Transport(_) | StartError::Config(_) => {
+                Exit::Config
+            }
+            StartError::Memory(_)
+            | StartError::Log(_)
+            | StartError::State { .. }
+            | StartError::Group { .. } => Exit::Fatal,
+        };
+        Problem::new(exit, "cannot start the groups").because(error)
+    })
+}
+
+/// The authority, on a node that has its key.
+fn authority(config: &Config) -> Result<Option<Arc<Authority>>, Problem> {
+    let folder = &config.secrets.identity;
+    if !folder.join("ca.key").exists() {
+        return Ok(None);
+    }
+    Authority::load(folder, join::cluster_name(config)?)
+        .map(|authority| Some(Arc::new(authority)))
+        .or_problem(Exit::Config, || {
+            "cannot use the cluster's authority".to_owned()
+        })
+}
+
+fn problem_of(reason: Option<Fatal>) -> Problem {
+    match reason {
+        Some(fatal @ Fatal::Rebuild { .. }) => {
+            Problem::new(Exit::Config, "the cluster refuses this disk")
+                .because(fatal)
+                .hint("remove this node's data and certificate, and let it join with a token")
+        }
+        Some(fatal) => Problem::new(Exit::Fatal, "the node cannot go on").because(fatal),
+        None => Problem::new(Exit::Fatal, "the groups ended"),
+    }
 }

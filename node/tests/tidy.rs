@@ -2,65 +2,72 @@
 //!
 //! Each rule lists everything that breaks it, so that one run shows all there is to do.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 /// Longest source file, in lines.
 const MAX_LINES: usize = 500;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .canonicalize()
-        .unwrap()
-}
+#[cfg(test)]
+mod house {
+    //! The files of the repository.
 
-/// All files below a folder whose name ends so, without those of build and tool folders.
-fn files(folder: &Path, ends: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let hidden = name.starts_with('.') && name != ".ci" && name != ".config";
-        if path.is_dir() {
-            if !hidden && name != "target" && name != "node_modules" {
-                found.extend(files(&path, ends));
-            }
-        } else if name.ends_with(ends) {
-            found.push(path);
-        }
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    pub(super) fn root() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .canonicalize()
+            .unwrap()
     }
-    found.sort();
-    found
+
+    /// All files below a folder whose name ends so, without those of build and tool folders.
+    pub(super) fn files(folder: &Path, ends: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let hidden = name.starts_with('.') && name != ".ci" && name != ".config";
+            if path.is_dir() {
+                if !hidden && name != "target" && name != "node_modules" {
+                    found.extend(files(&path, ends));
+                }
+            } else if name.ends_with(ends) {
+                found.push(path);
+            }
+        }
+        found.sort();
+        found
+    }
+
+    pub(super) fn members() -> Vec<PathBuf> {
+        files(&root(), "Cargo.toml")
+            .into_iter()
+            .filter(|path| path.parent() != Some(&root()))
+            .collect()
+    }
+
+    pub(super) fn read(path: &Path) -> String {
+        fs::read_to_string(path).unwrap()
+    }
+
+    pub(super) fn name(path: &Path) -> String {
+        path.strip_prefix(root())
+            .unwrap_or(path)
+            .display()
+            .to_string()
+    }
+
+    pub(super) fn none(rule: &str, broken: &[String]) {
+        assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
+    }
+
+    /// Whether a file holds only tests.
+    pub(super) fn is_test(path: &Path) -> bool {
+        let name = name(path);
+        name.contains("/tests/") || name.ends_with("/tests.rs") || name.starts_with("chaos-tests/")
+    }
 }
 
-fn members() -> Vec<PathBuf> {
-    files(&root(), "Cargo.toml")
-        .into_iter()
-        .filter(|path| path.parent() != Some(&root()))
-        .collect()
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap()
-}
-
-fn name(path: &Path) -> String {
-    path.strip_prefix(root())
-        .unwrap_or(path)
-        .display()
-        .to_string()
-}
-
-fn none(rule: &str, broken: &[String]) {
-    assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
-}
-
-/// Whether a file holds only tests.
-fn is_test(path: &Path) -> bool {
-    let name = name(path);
-    name.contains("/tests/") || name.ends_with("/tests.rs") || name.starts_with("chaos-tests/")
-}
+use house::{files, is_test, members, name, none, read, root};
 
 #[test]
 fn every_file_says_what_it_is_for_and_fits_in_a_head() {

@@ -1,6 +1,7 @@
 //! A shard's group and the meta group, as the rest of the crate uses them: propose, and read.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,21 +22,17 @@ use crate::machine::Seen;
 /// How long to wait before asking again when nobody leads.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// Says whether the disk takes more.
-pub(crate) trait Room: Send + Sync + 'static {
-    /// Whether the log is waiting for a full disk.
-    fn is_full(&self) -> bool;
-}
-
 /// A replica of a shard's group.
 pub(crate) struct ShardReplica {
     pub(crate) replica: Arc<Replica>,
     pub(crate) proposer: Proposer<ShardKind>,
     pub(crate) reads: Arc<PeerReads>,
-    pub(crate) room: Arc<dyn Room>,
+    pub(crate) no_room: Arc<AtomicBool>,
 }
 
 impl ShardReplica {
+    // `no_room` is set by the host while the disk is full.
+
     /// Proposes a sweep when something is due. Only does anything on the leader.
     pub(crate) async fn sweep(&self) {
         let due = || next_due(&Seen(self.replica.parts.store.current().view()));
@@ -79,7 +76,7 @@ impl ShardGroup for ShardReplica {
             return Err(ProposeError::NotLeader { leader });
         }
         let frees = matches!(command, Command::Delete { .. } | Command::Sweep);
-        if !frees && self.room.is_full() {
+        if !frees && self.no_room.load(Ordering::Relaxed) {
             return Err(ProposeError::DiskFull);
         }
         let outcome = self.proposer.propose(Some(command), deadline).await?;

@@ -8,7 +8,7 @@
 use std::io;
 use std::ops::{Bound, RangeBounds};
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, entry::RaftEntry};
 use storage::log::GroupLog;
@@ -107,7 +107,7 @@ impl RaftLogReader<Types> for LogStore {
             from = entry.index().saturating_add(1);
             Some((Ok(entry), (store, from, end, part)))
         });
-        Box::pin(entries)
+        Box::pin(entries.fuse())
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {

@@ -20,7 +20,6 @@ use model::shard::{self, Event, ShardEntry, ShardHead};
 use model::state::{Key, StateError, StateRead, StateWrite};
 use model::time::UnixMillis;
 use openraft::OptionalSend;
-use openraft::entry::RaftEntry;
 use openraft::storage::{ApplyResponder, RaftStateMachine};
 use parking_lot::Mutex;
 use storage::log::GroupLog;
@@ -289,10 +288,11 @@ impl RaftStateMachine<Types> for Machine {
         Ok((self.applied, self.membership.clone()))
     }
 
-    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
     where
         Strm: Stream<Item = io::Result<Item>> + Unpin + OptionalSend,
     {
+        let mut entries = entries.fuse();
         while let Some(first) = entries.next().await {
             let mut batch = vec![first?];
             let mut bytes = weight(&batch[0].0);

@@ -1,14 +1,15 @@
 //! `pspd cluster status`, `pspd node join-token` and `pspd node remove`: what is on the admin listeners.
 
 use http::Method;
+use model::status::{ClusterStatus, GroupStatus, NodeStatus, ReplicaStatus};
 use serde_json::{Value, json};
 
 use super::http::{Call, Http};
+use super::report;
 use super::table::Table;
 use crate::cli::Output;
 use crate::console;
 use crate::exit::{Exit, OrProblem as _, Problem};
-use crate::status::{Cluster, Group, Node};
 
 /// Path of a node's report.
 const CLUSTER: &str = "/admin/v1/cluster";
@@ -28,7 +29,7 @@ pub(super) async fn status(servers: &Http, output: Output) -> Result<(), Problem
     console::line(text.trim_end()).or_problem(Exit::Failed, || "cannot write the status".to_owned())
 }
 
-async fn gather(servers: &Http) -> Result<Cluster, Problem> {
+async fn gather(servers: &Http) -> Result<ClusterStatus, Problem> {
     let mut reports = Vec::new();
     let mut asked: Vec<String> = Vec::new();
     let mut failed = Problem::new(Exit::Unavailable, "no server was named");
@@ -38,7 +39,7 @@ async fn gather(servers: &Http) -> Result<Cluster, Problem> {
         asked.push(server.clone());
         match servers.ask(&server, &Call::new(Method::GET, CLUSTER)).await {
             Ok(body) => {
-                let report: Cluster = serde_json::from_slice(&body)
+                let report: ClusterStatus = serde_json::from_slice(&body)
                     .or_problem(Exit::Failed, || {
                         format!("{server} does not report a cluster")
                     })?;
@@ -60,42 +61,43 @@ async fn gather(servers: &Http) -> Result<Cluster, Problem> {
         return Err(failed.hint("is the cluster running? is this its admin listener?"));
     }
     reports.sort_by_key(|report| report.node);
-    Ok(Cluster::merge(reports))
+    Ok(report::merge(reports))
 }
 
-fn tables(whole: &Cluster) -> String {
+fn tables(whole: &ClusterStatus) -> String {
     let mut nodes = Table::new([
         "NODE",
-        "REGION",
         "ZONE",
         "PHASE",
-        "CONNECTED",
+        "REACHABLE",
         "LEADS",
+        "RTT MS",
         "HTTP",
+        "ADMIN",
         "PEER",
     ]);
-    for Node {
-        id,
-        region,
-        zone,
-        phase,
-        peer,
-        http,
-        connected,
-        leads,
-        ..
-    } in &whole.nodes
-    {
-        let dash = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
+    let dash = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
+    for node in &whole.nodes {
+        let NodeStatus {
+            id,
+            zone,
+            phase,
+            reachable,
+            leads,
+            rtt_micros,
+            ..
+        } = node;
+        let rtt = rtt_micros.map(|micros| format!("{}.{:03}", micros / 1000, micros % 1000));
         nodes.row([
             id.to_string(),
-            region.to_string(),
             dash(zone),
             dash(phase),
-            if *connected { "yes" } else { "no" }.to_owned(),
+            if *reachable { "yes" } else { "no" }.to_owned(),
             leads.to_string(),
-            dash(http),
-            dash(peer),
+            rtt.unwrap_or_else(|| "-".to_owned()),
+            dash(&node.http),
+            dash(&node.admin),
+            dash(&node.peer),
         ]);
     }
     let mut groups = Table::new([
@@ -124,37 +126,40 @@ fn tables(whole: &Cluster) -> String {
             replicas(group),
         ]);
     }
-    format!("{}\n{}", nodes.text(), groups.text())
+    let ClusterStatus {
+        cluster,
+        region,
+        shards,
+        ..
+    } = whole;
+    let head = format!("cluster {cluster}, region {region}, {shards} shards");
+    format!("{head}\n\n{}\n{}", nodes.text(), groups.text())
 }
 
-fn replicas(group: &Group) -> String {
-    let one = |replica: &crate::status::Replica| {
+fn replicas(group: &GroupStatus) -> String {
+    let one = |replica: &ReplicaStatus| {
         let lag = replica
             .lag
             .map_or_else(|| "?".to_owned(), |lag| lag.to_string());
-        let role = if replica.voter { "" } else { " learner" };
+        let role = if replica.role == "voter" {
+            ""
+        } else {
+            " learner"
+        };
         format!("{}({lag}){role}", replica.node)
     };
     group.replicas.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// Prints a token with which one new node may join.
-pub(super) async fn join_token(
-    servers: &Http,
-    replaces: Option<u64>,
-    minutes: u32,
-) -> Result<(), Problem> {
-    let token = make_join_token(servers, replaces, minutes).await?;
+pub(super) async fn join_token(servers: &Http, minutes: u32) -> Result<(), Problem> {
+    let token = make_join_token(servers, minutes).await?;
     console::line(&token).or_problem(Exit::Failed, || "cannot write the token".to_owned())
 }
 
 /// A token with which one new node may join.
-pub(crate) async fn make_join_token(
-    servers: &Http,
-    replaces: Option<u64>,
-    minutes: u32,
-) -> Result<String, Problem> {
-    let wish = json!({ "replaces": replaces, "minutes": minutes });
+pub(crate) async fn make_join_token(servers: &Http, minutes: u32) -> Result<String, Problem> {
+    let wish = json!({ "minutes": minutes });
     let call = Call::new(Method::POST, TOKENS).json(wish.to_string().into_bytes());
     let answer: Value = serde_json::from_slice(&servers.call(&call).await?)
         .or_problem(Exit::Failed, || "the answer is not JSON".to_owned())?;

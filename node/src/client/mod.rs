@@ -3,11 +3,15 @@
 //! They speak the same HTTP as everybody else's client, to any node of the cluster, and try the next one when one
 //! cannot be reached. Results go to standard output, as a table or as JSON.
 
+use model::id::NodeId;
+
+use crate::authority;
 use crate::cli::{ClusterCommand, NodeCommand, SessionCommand, Target};
 use crate::exit::Problem;
 
 mod admin;
 mod http;
+mod report;
 mod session;
 mod table;
 mod target;
@@ -28,11 +32,26 @@ pub(crate) async fn cluster(target: Target, command: ClusterCommand) -> Result<(
 
 /// `pspd node ...`
 pub(crate) async fn node(target: Target, command: NodeCommand) -> Result<(), Problem> {
-    let servers = target::admin(&target)?;
     match command {
-        NodeCommand::JoinToken { replaces, minutes } => {
-            admin::join_token(&servers, replaces, minutes).await
+        NodeCommand::InitCa { cluster, out } => authority::create(&cluster, &out),
+        NodeCommand::Issue {
+            cluster,
+            ca,
+            id,
+            days,
+            out,
+            may_admit,
+        } => {
+            let certificate = authority::Certificate {
+                node: NodeId(id),
+                days,
+                may_admit,
+            };
+            authority::issue(&cluster, &ca, certificate, &out)
         }
-        NodeCommand::Remove { id } => admin::remove(&servers, id).await,
+        NodeCommand::JoinToken { minutes } => {
+            admin::join_token(&target::admin(&target)?, minutes).await
+        }
+        NodeCommand::Remove { id } => admin::remove(&target::admin(&target)?, id).await,
     }
 }

@@ -9,8 +9,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use model::id::{RegionId, Slot};
-use model::limits::DEFAULT_SHARDS;
+use model::id::RegionId;
+use model::limits::{DEFAULT_SHARDS, MAX_DOCUMENT_BYTES};
 use serde::Deserialize;
 
 use crate::exit::{Exit, OrProblem as _, Problem};
@@ -21,6 +21,9 @@ mod overlay;
 mod tests;
 
 pub use overlay::Source;
+
+/// Longest time for a request, so that `not_after` stays within the model's bound.
+const MAX_REQUEST: Duration = Duration::from_secs(60);
 
 /// All of a node's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -40,9 +43,9 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Files of keys and certificates.
     pub secrets: SecretFiles,
-    /// Limits of the HTTP side.
+    /// Limits of the HTTP side; past them, clients get 429 or 503 at once. See [`gateway::LimitsConfig`].
     #[serde(default)]
-    pub gateway: GatewayLimits,
+    pub gateway: gateway::LimitsConfig,
     /// Limits of the disk side.
     #[serde(default)]
     pub storage: StorageLimits,
@@ -130,6 +133,8 @@ pub struct Join {
     pub token: PathBuf,
     /// Nodes of the cluster, `host:port` of their peer listeners. Tried in order.
     pub seeds: Vec<String>,
+    /// The node whose place this one takes, if that one's disk is lost: its id is gone for good once this one is in.
+    pub replaces: Option<u64>,
 }
 
 /// Files of keys and certificates, each readable by its owner only (0600 or less).
@@ -153,40 +158,18 @@ pub struct SecretFiles {
     pub tls_key: Option<PathBuf>,
 }
 
-/// Limits of the HTTP side. Past them, clients get 429 or 503 at once.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct GatewayLimits {
-    /// Open client connections. Default 20000.
-    pub max_connections: NonZeroUsize,
-    /// Bytes of request bodies held at a time, over all requests. Default `256MiB`.
-    pub body_memory: ByteSize,
-    /// How long a request may take, at most 60 s. Default `30s`.
-    pub request_timeout: Span,
-}
-
-impl Default for GatewayLimits {
-    fn default() -> Self {
-        Self {
-            max_connections: NonZeroUsize::new(20_000).expect("not zero"),
-            body_memory: ByteSize(256 << 20),
-            request_timeout: Span(Duration::from_secs(30)),
-        }
-    }
-}
-
 /// Limits of the disk side.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageLimits {
-    /// Block cache and write buffers of all tablets together. Default `128MiB`.
+    /// Block cache and write buffers of all tablets together. Default `192MiB`.
     pub memory: ByteSize,
 }
 
 impl Default for StorageLimits {
     fn default() -> Self {
         Self {
-            memory: ByteSize(128 << 20),
+            memory: ByteSize(192 << 20),
         }
     }
 }
@@ -295,10 +278,6 @@ impl Config {
                 "cluster.shards is not from 1 to 64",
             ),
             (
-                cluster.shards <= Slot::COUNT,
-                "cluster.shards is above the number of slots",
-            ),
-            (
                 ids.len() == cluster.members.len(),
                 "cluster.members has an id twice",
             ),
@@ -315,13 +294,12 @@ impl Config {
                 "secrets.tls_certificate and secrets.tls_key go together",
             ),
             (
-                self.gateway.request_timeout.0 <= Duration::from_secs(60)
-                    && !self.gateway.request_timeout.0.is_zero(),
-                "gateway.request_timeout is not from 1ms to 60s",
+                self.gateway.large_request_timeout <= MAX_REQUEST,
+                "gateway.large_request_timeout is above 60s",
             ),
             (
-                self.gateway.body_memory.0 >= 64 << 20,
-                "gateway.body_memory is below 64MiB, less than one largest session",
+                self.gateway.body_bytes > MAX_DOCUMENT_BYTES,
+                "gateway.body_bytes is less than one largest session",
             ),
             (
                 self.storage.memory.0 >= 16 << 20,

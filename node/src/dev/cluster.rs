@@ -86,7 +86,7 @@ pub(super) fn is_wiped(layout: &Layout, node: u16) -> bool {
 }
 
 /// The id that a wiped node had.
-pub(super) fn replaces(layout: &Layout, node: u16) -> Option<u64> {
+fn replaces(layout: &Layout, node: u16) -> Option<u64> {
     fs::read_to_string(layout.node(node).join(WIPED))
         .ok()?
         .trim()
@@ -110,6 +110,12 @@ pub(super) fn wipe(layout: &Layout, node: u16) -> Result<(), Problem> {
     remove_if_there(&layout.join_token(node))?;
     remove_folder(&layout.identity(node))?;
     private_folder(&layout.identity(node))?;
+    // On one machine, every node may admit others.
+    Authority::load(&layout.secrets(), name()?)
+        .and_then(|authority| authority.save(&layout.identity(node)))
+        .or_problem(Exit::Config, || {
+            format!("cannot prepare node {node} to join")
+        })?;
     remove_folder(&layout.data(node))
 }
 
@@ -167,6 +173,8 @@ struct Member {
 struct Join {
     token: PathBuf,
     seeds: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -213,6 +221,7 @@ pub(super) fn write_config(layout: &Layout, node: u16, log: &str) -> Result<(), 
                 seeds: others()
                     .map(|other| layout.peer(other).to_string())
                     .collect(),
+                replaces: replaces(layout, node),
             }),
         },
         secrets: Secrets {

@@ -7,7 +7,7 @@ use std::process::ExitStatus;
 use tokio::sync::oneshot;
 
 use super::Verb;
-use super::control::{Answer, Pending};
+use super::control::{Answer, Pending, Request};
 
 /// Where a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +109,15 @@ impl Slots {
         }
     }
 
+    /// Whether a command would be refused only because its node runs.
+    pub(super) fn needs_an_end(&self, request: &Request) -> bool {
+        let down = matches!(request.verb, Verb::Start | Verb::Wipe);
+        down && matches!(
+            self.phase(request.node),
+            Phase::Starting | Phase::Ready | Phase::Ending
+        )
+    }
+
     /// A process was started.
     pub(super) fn started(&mut self, node: u16, pid: u32) {
         let slot = self.slot(node);
@@ -196,7 +205,6 @@ fn answer(reply: oneshot::Sender<Answer>, result: Answer) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::control::Request;
     use super::*;
 
     fn ask(slots: &mut Slots, verb: Verb, node: u16) -> (Action, oneshot::Receiver<Answer>) {

@@ -29,6 +29,8 @@ const READY: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(20);
 /// How long nodes may take to end before they are killed: more than the bounds of their own steps together.
 const END: Duration = Duration::from_secs(25);
+/// How long a command that needs a node to be down waits for the end of one that runs: whoever killed it need not wait.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a join token for a wiped node is valid, in minutes.
 const TOKEN_MINUTES: u32 = 60;
 
@@ -42,6 +44,8 @@ enum Event {
     Ended(u16, Option<ExitStatus>),
     /// A node's process is ready, or is not within its time.
     Ready(u16, u32, Result<(), String>),
+    /// A command waited long enough for the end of its node.
+    Patience(u16),
     /// A wiped node may join, or may not.
     Token(u16, Result<(), String>),
 }
@@ -54,6 +58,8 @@ struct Supervisor {
     handles: Vec<Option<Handle>>,
     /// Waits of every kind; each ends in an event.
     waits: JoinSet<Event>,
+    /// Commands that wait for the end of their node.
+    deferred: Vec<Pending>,
     /// Until all nodes were ready once.
     booting: bool,
 }
@@ -71,6 +77,7 @@ pub(super) async fn run(layout: Layout, log: &str) -> Result<(), Problem> {
         slots: Slots::new(count),
         handles: vec![None; count],
         waits: JoinSet::new(),
+        deferred: Vec::new(),
         booting: true,
         layout,
     };
@@ -111,10 +118,16 @@ impl Supervisor {
     fn handle(&mut self, event: Event) -> Result<(), Problem> {
         match event {
             Event::Stop => {}
-            Event::Command(pending) => {
-                let action = self.slots.command(pending);
-                self.act(action);
+            Event::Command(pending) if self.slots.needs_an_end(&pending.0) => {
+                let node = pending.0.node;
+                self.deferred.push(pending);
+                self.waits.spawn(async move {
+                    sleep(PATIENCE).await;
+                    Event::Patience(node)
+                });
             }
+            Event::Command(pending) => self.command(pending),
+            Event::Patience(node) => self.resume(node),
             Event::Token(node, Ok(())) => {
                 if let Err(problem) = self.start(node) {
                     self.slots.settled(node, Err(chain(&problem)));
@@ -129,6 +142,23 @@ impl Supervisor {
             Event::Ended(node, status) => self.ended(node, status)?,
         }
         Ok(())
+    }
+
+    fn command(&mut self, pending: Pending) {
+        let action = self.slots.command(pending);
+        self.act(action);
+    }
+
+    /// Carries out, or refuses, what waited for the end of a node.
+    fn resume(&mut self, node: u16) {
+        let (now, later): (Vec<_>, Vec<_>) = self
+            .deferred
+            .drain(..)
+            .partition(|(request, _)| request.node == node);
+        self.deferred = later;
+        for pending in now {
+            self.command(pending);
+        }
     }
 
     fn act(&mut self, action: Action) {
@@ -189,9 +219,8 @@ impl Supervisor {
             Ok(http) => (http, self.layout.join_token(node)),
             Err(problem) => return self.slots.settled(node, Err(chain(&problem))),
         };
-        let replaces = cluster::replaces(&self.layout, node);
         self.waits.spawn(async move {
-            let token = make_join_token(&http, replaces, TOKEN_MINUTES).await;
+            let token = make_join_token(&http, TOKEN_MINUTES).await;
             let written = token.and_then(|token| {
                 crate::secrets::write_private(&path, token.as_bytes())
                     .or_problem(Exit::Failed, || "cannot write the join token".to_owned())
@@ -220,7 +249,9 @@ impl Supervisor {
                 log.display()
             ));
         }
-        self.tell()
+        self.tell()?;
+        self.resume(node);
+        Ok(())
     }
 
     /// Writes `dev.json` once no node is on its way, and says so the first time.
@@ -290,16 +321,30 @@ async fn until_ready(http: &Http, admin: &str) -> Result<(), String> {
         let asked = http
             .ask(admin, &Call::new(http::Method::GET, "/readyz"))
             .await;
-        match asked {
-            Ok(_) => return Ok(()),
-            Err(_) if Instant::now() < end => sleep(POLL).await,
-            Err(problem) => {
-                return Err(format!(
-                    "not ready within {} s: {}",
-                    READY.as_secs(),
-                    chain(&problem)
-                ));
-            }
+        let waits_for = match asked {
+            Ok(body) => match leaderless(&body) {
+                None => return Ok(()),
+                Some(groups) => format!("no leader of {groups}"),
+            },
+            Err(problem) => chain(&problem),
+        };
+        if Instant::now() >= end {
+            return Err(format!(
+                "not ready within {} s: {waits_for}",
+                READY.as_secs()
+            ));
         }
+        sleep(POLL).await;
     }
+}
+
+/// The groups without a leader, if there are any: a node alone is ready without them, a cluster is not.
+fn leaderless(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let groups = body.get("leaderless")?.as_array()?;
+    let names: Vec<&str> = groups
+        .iter()
+        .filter_map(serde_json::Value::as_str)
+        .collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }

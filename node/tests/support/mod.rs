@@ -11,19 +11,21 @@ use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 /// How long any one condition may take to come true: long, because the machine may be busy.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A running `pspd dev`.
-pub struct Cluster {
+pub(crate) struct Cluster {
     folder: tempfile::TempDir,
     port: u16,
-    dev: Option<Child>,
-    http: reqwest::Client,
+    /// The supervisor.
+    pub(crate) dev: Option<Child>,
+    /// A client for everything.
+    pub(crate) http: reqwest::Client,
 }
 
 impl Cluster {
     /// Starts three nodes and waits until they are ready.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
         let http = reqwest::Client::builder()
             .timeout(LIMIT)
@@ -42,7 +44,7 @@ impl Cluster {
     }
 
     /// Starts the nodes again after [`Cluster::stop`].
-    pub async fn boot(&mut self) {
+    pub(crate) async fn boot(&mut self) {
         assert!(self.dev.is_none(), "the cluster runs already");
         let dev = pspd()
             .args([
@@ -72,34 +74,29 @@ impl Cluster {
     }
 
     /// Ends everything with SIGTERM; how the supervisor ended.
-    pub async fn stop(&mut self) -> ExitStatus {
+    pub(crate) async fn stop(&mut self) -> ExitStatus {
         let mut dev = self.dev.take().expect("the cluster runs");
         signal(dev.id(), "TERM");
         until("pspd dev ended", async || dev.try_wait().unwrap()).await
     }
 
-    /// Ends the supervisor as a crash does.
-    pub async fn kill_supervisor(&mut self) {
-        let mut dev = self.dev.take().expect("the cluster runs");
-        dev.kill().unwrap();
-        until("the supervisor is dead", async || dev.try_wait().unwrap()).await;
-    }
-
-    pub fn folder(&self) -> &Path {
+    /// Where everything of it is.
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// `dev.json`.
-    pub fn record(&self) -> Value {
+    pub(crate) fn record(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.folder().join("dev.json")).unwrap()).unwrap()
     }
 
-    pub fn pid(&self, node: usize) -> u32 {
+    /// A node's process.
+    pub(crate) fn pid(&self, node: usize) -> u32 {
         u32::try_from(self.record()["nodes"][node]["pid"].as_u64().unwrap()).unwrap()
     }
 
     /// Runs `pspd` with these arguments against this cluster.
-    pub fn pspd(&self, args: &[&str]) -> Output {
+    pub(crate) fn pspd(&self, args: &[&str]) -> Output {
         pspd()
             .args(args)
             .env("PSP_DATA", self.folder())
@@ -109,7 +106,7 @@ impl Cluster {
     }
 
     /// Stores a session through a node; its id.
-    pub async fn create(&self, node: usize, body: &str) -> String {
+    pub(crate) async fn create(&self, node: usize, body: &str) -> String {
         let answer = self
             .request(reqwest::Method::POST, node, "")
             .header("content-type", "application/json")
@@ -125,7 +122,7 @@ impl Cluster {
     }
 
     /// Reads a session through a node, with one request.
-    pub async fn read(&self, node: usize, id: &str) -> Value {
+    pub(crate) async fn read(&self, node: usize, id: &str) -> Value {
         let path = format!("/{id}");
         let answer = self
             .request(reqwest::Method::GET, node, &path)
@@ -147,27 +144,8 @@ impl Cluster {
             .bearer_auth(record["api_key"].as_str().unwrap())
     }
 
-    /// A page of a node's admin listener.
-    pub async fn admin(&self, node: usize, path: &str) -> (u16, String) {
-        let record = self.record();
-        let admin = record["nodes"][node]["admin"].as_str().unwrap();
-        let answer = self
-            .http
-            .get(format!("{admin}{path}"))
-            .send()
-            .await
-            .unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
-    }
-
-    /// What `pspd cluster status -o json` prints.
-    pub fn status(&self) -> Value {
-        let output = self.pspd(&["cluster", "status", "-o", "json"]);
-        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
-    }
-
     /// The end of every node's log.
-    pub fn logs(&self) -> String {
+    pub(crate) fn logs(&self) -> String {
         let tail = |node: usize| {
             let path = self.folder().join(format!("node-{node}/pspd.log"));
             let text = std::fs::read_to_string(path).unwrap_or_default();
@@ -197,7 +175,7 @@ fn pspd() -> Command {
 }
 
 /// Sends a signal by its name.
-pub fn signal(pid: u32, name: &str) {
+pub(crate) fn signal(pid: u32, name: &str) {
     let sent = Command::new("kill")
         .args([&format!("-{name}"), &pid.to_string()])
         .status()
@@ -205,18 +183,8 @@ pub fn signal(pid: u32, name: &str) {
     assert!(sent.success(), "kill -{name} {pid}");
 }
 
-/// Whether a process runs. A dead one whose parent has not looked yet does not.
-pub fn runs(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !stat
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.starts_with(" Z"))
-    })
-}
-
 /// Asks every 20 ms until there is an answer, within [`LIMIT`].
-pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + LIMIT;
     let mut ticks = interval(Duration::from_millis(20));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -46,7 +46,11 @@ pub(crate) async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<(), Start
         .await
         .map_err(|error| StartError::State { group, source: Box::new(error) })?
         .map_err(|error| StartError::State { group, source: Box::new(error) })?;
-    let log = inner.log.group(group.to_raw());
+    let log = inner.log.lock().as_ref().map(|log| log.group(group.to_raw()));
+    let Some(log) = log else {
+        let reason = "the host stops".to_owned();
+        return Err(StartError::Group { group, reason });
+    };
     let pace = match group {
         GroupId::Meta => inner.tuning.meta_pace,
         GroupId::Shard(..) => inner.tuning.shard_pace,
@@ -106,7 +110,7 @@ fn start(inner: &Arc<Inner>, replica: Arc<Replica>) {
                 replica: Arc::clone(&replica),
                 proposer,
                 reads: Arc::clone(inner.reads()),
-                room: Arc::<Inner>::clone(inner),
+                no_room: Arc::clone(&inner.no_room),
             }))
         }
     };

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::{Attached, Tuning};
 use crate::error::Fatal;
-use crate::group::{MetaReplica, Room, ShardReplica};
+use crate::group::{MetaReplica, ShardReplica};
 use crate::inbound::Door;
 use crate::kinds;
 use crate::lease::SleepWatch;
@@ -68,7 +68,10 @@ pub(crate) struct Inner {
     pub(crate) seed: Vec<(NodeId, NodeAddress)>,
     pub(crate) tuning: Tuning,
     pub(crate) authority: Option<Arc<Authority>>,
-    pub(crate) log: LogEngine,
+    /// Until the host stops.
+    pub(crate) log: Mutex<Option<LogEngine>>,
+    /// Whether the disk takes no more.
+    pub(crate) no_room: Arc<AtomicBool>,
     pub(crate) state: StateEngine,
     pub(crate) folder: PathBuf,
     pub(crate) clocks: Arc<Clocks>,
@@ -183,12 +186,6 @@ pub(crate) async fn resolve(address: &str) -> Option<SocketAddr> {
         return Some(address);
     }
     tokio::net::lookup_host(address).await.ok()?.next()
-}
-
-impl Room for Inner {
-    fn is_full(&self) -> bool {
-        self.log.is_full()
-    }
 }
 
 impl EventSink for Inner {

@@ -1,10 +1,12 @@
 //! Housekeeping, once a second: sweeps, snapshots, purges, flushes, and the map.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::id::GroupId;
 use openraft::async_runtime::watch::WatchReceiver;
+use storage::log::LogEngine;
 use storage::state::FlushPolicy;
 use tokio::task::spawn_blocking;
 
@@ -28,7 +30,11 @@ pub(crate) async fn sweep(inner: Arc<Inner>) {
 /// Bounds the log and what a restart must replay.
 pub(crate) async fn bound(inner: Arc<Inner>) {
     while inner.pause(EVERY).await {
-        let pinning = inner.log.oldest_segment_groups();
+        let Some(stats) = inner.log.lock().as_ref().map(LogEngine::stats) else { return };
+        inner.no_room.store(stats.no_room, Ordering::Relaxed);
+        // Old entries of a quiet group keep a segment: only worth a snapshot when many are in use.
+        let crowded = stats.segments.saturating_mul(2) > inner.tuning.log.max_segments;
+        let pinning = if crowded || stats.no_room { stats.oldest_groups } else { Vec::new() };
         for opened in inner.all_opened() {
             let raw = opened.replica.parts.group.to_raw();
             let large = opened.replica.parts.log.bytes() > inner.tuning.log_bytes;

@@ -30,7 +30,7 @@ mod probe;
 mod router;
 mod status;
 
-pub use admit::{JoinFailed, JoinToken, Joined, join};
+pub use admit::{BadToken, JoinFailed, JoinToken, Joined, Wish, join};
 pub use config::{Attached, Engines, Ground, HostConfig, Tuning};
 
 use std::collections::BTreeMap;
@@ -174,7 +174,8 @@ impl Host {
             seed: config.seed,
             tuning: config.tuning,
             authority: config.authority,
-            log: opened.log,
+            log: Mutex::new(Some(opened.log)),
+            no_room: Arc::default(),
             state: engines.state,
             folder: engines.groups,
             clocks: Arc::new(Clocks::new(me, clock)),
@@ -261,10 +262,10 @@ impl Host {
         lost.map(|opened| opened.replica.parts.group).collect()
     }
 
-    /// Figures of the log, for metrics.
+    /// Figures of the log, for metrics; none when the host has stopped.
     #[must_use]
-    pub fn log_stats(&self) -> LogStats {
-        self.inner.log.stats()
+    pub fn log_stats(&self) -> Option<LogStats> {
+        self.inner.log.lock().as_ref().map(LogEngine::stats)
     }
 
     /// The transport, for its figures and for a new certificate.
@@ -323,6 +324,11 @@ impl Host {
         inner.tasks.close();
         if timeout(STOP, inner.tasks.wait()).await.is_err() {
             tracing::warn!(left = inner.tasks.len(), "tasks of the host did not end");
+        }
+        let log = inner.log.lock().take();
+        let closed = spawn_blocking(move || log.map_or(Ok(()), LogEngine::close)).await;
+        if let Ok(Err(error)) = closed {
+            tracing::error!(%error, "the log was not closed cleanly");
         }
     }
 }

@@ -1,0 +1,254 @@
+//! What the node tells its operator through the gateway's admin listener: health, metrics, and `/admin/v1/*`.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET cluster` | [`ClusterStatus`], as this node sees it |
+//! | `POST join-tokens` with `{"minutes": n}` | 201 `{"token"}` |
+//! | `DELETE nodes/ID` | 200 `{"id", "status": "leaving"}`: it is gone once its replicas are elsewhere |
+//!
+//! `/readyz` is false only for what another node would do better: starting, stopping, cut off alone, a sick disk or
+//! clock. What all nodes share is in its body.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gateway::{AdminHooks, AdminReply, AdminRequest};
+use http::Method;
+use model::id::NodeId;
+use model::status::ClusterStatus;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::metrics::Registry;
+
+/// Longest validity of a join token.
+const MAX_TOKEN: Duration = Duration::from_hours(24);
+
+/// Why an administrative act was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OperateError {
+    /// The cluster says no; trying again does not help.
+    #[error("{0}")]
+    Refused(String),
+    /// Nobody could decide now.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// The replicated store, as its operator sees it.
+#[async_trait]
+pub(crate) trait Operate: Send + Sync {
+    /// This node's view of the cluster.
+    fn status(&self) -> ClusterStatus;
+
+    /// Why another node would do better; empty when this one is well.
+    fn unready(&self) -> Vec<String>;
+
+    /// A token with which one new node may join.
+    async fn join_token(&self, valid: Duration) -> Result<String, OperateError>;
+
+    /// Begins to take a node out.
+    async fn remove(&self, node: NodeId) -> Result<(), OperateError>;
+}
+
+/// The hooks of a node: they work from the first moment, and know the store once it is there.
+pub(crate) struct Hooks {
+    registry: Registry,
+    store: OnceLock<Box<dyn Operate>>,
+    stopping: AtomicBool,
+}
+
+impl Hooks {
+    /// Hooks of a node that starts.
+    pub(crate) const fn new(registry: Registry) -> Self {
+        Self {
+            registry,
+            store: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The store is there: the node is ready when the store is.
+    pub(crate) fn attach(&self, store: Box<dyn Operate>) {
+        assert!(self.store.set(store).is_ok(), "a node has one store");
+    }
+
+    /// From now on the node is not ready.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    async fn answer(&self, request: AdminRequest) -> Result<AdminReply, OperateError> {
+        let store = self
+            .store
+            .get()
+            .ok_or_else(|| OperateError::Unavailable("starting".into()))?;
+        let node = request.path.strip_prefix("nodes/").map(str::parse::<u64>);
+        match (request.path.as_str(), &request.method, node) {
+            ("cluster", &(Method::GET | Method::HEAD), _) => json_of(200, &json!(store.status())),
+            ("cluster", _, _) => Ok(AdminReply::MethodNotAllowed("GET, HEAD")),
+            ("join-tokens", &Method::POST, _) => {
+                let wish: TokenWish = serde_json::from_slice(&request.body)
+                    .map_err(|_json| OperateError::Refused("not {\"minutes\": n}".into()))?;
+                let valid = Duration::from_mins(wish.minutes);
+                if valid.is_zero() || valid > MAX_TOKEN {
+                    return Err(OperateError::Refused(
+                        "minutes are not from 1 to 1440".into(),
+                    ));
+                }
+                let token = store.join_token(valid).await?;
+                json_of(201, &json!({ "token": token }))
+            }
+            ("join-tokens", _, _) => Ok(AdminReply::MethodNotAllowed("POST")),
+            (_, &Method::DELETE, Some(Ok(node))) => {
+                store.remove(NodeId(node)).await?;
+                json_of(200, &json!({ "id": node, "status": "leaving" }))
+            }
+            (_, _, Some(Ok(_))) => Ok(AdminReply::MethodNotAllowed("DELETE")),
+            (_, _, _) => Ok(AdminReply::NotFound),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenWish {
+    minutes: u64,
+}
+
+#[async_trait]
+impl AdminHooks for Hooks {
+    fn sick(&self) -> Vec<String> {
+        // A node that cannot go on ends its process by itself.
+        Vec::new()
+    }
+
+    fn unready(&self) -> Vec<String> {
+        if self.stopping.load(Ordering::Acquire) {
+            return vec!["stopping".to_owned()];
+        }
+        self.store
+            .get()
+            .map_or_else(|| vec!["starting".to_owned()], |store| store.unready())
+    }
+
+    fn metrics(&self) -> String {
+        self.registry.text()
+    }
+
+    async fn admin(&self, request: AdminRequest) -> AdminReply {
+        let (path, changes) = (
+            request.path.clone(),
+            !matches!(request.method, Method::GET | Method::HEAD),
+        );
+        let answer = self.answer(request).await;
+        if changes {
+            let done = answer.is_ok();
+            tracing::info!(path, done, "administrative request");
+        }
+        answer.unwrap_or_else(|error| {
+            let (status, code) = match &error {
+                OperateError::Refused(_) => (400, "refused"),
+                OperateError::Unavailable(_) => (503, "unavailable"),
+            };
+            let text = json!({ "error": error.to_string(), "code": code }).to_string();
+            AdminReply::Json { status, text }
+        })
+    }
+}
+
+/// A reply; a value that is not JSON does not exist here.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "every arm that answers reads the same"
+)]
+fn json_of(status: u16, value: &serde_json::Value) -> Result<AdminReply, OperateError> {
+    Ok(AdminReply::Json {
+        status,
+        text: value.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+
+    struct Fake;
+
+    #[async_trait]
+    impl Operate for Fake {
+        fn status(&self) -> ClusterStatus {
+            ClusterStatus {
+                node: 7,
+                ..ClusterStatus::default()
+            }
+        }
+
+        fn unready(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        async fn join_token(&self, valid: Duration) -> Result<String, OperateError> {
+            Ok(format!("token for {valid:?}"))
+        }
+
+        async fn remove(&self, _: NodeId) -> Result<(), OperateError> {
+            Err(OperateError::Refused("no such node".into()))
+        }
+    }
+
+    async fn ask(hooks: &Hooks, method: Method, path: &str, body: &str) -> (u16, String) {
+        let body = bytes::Bytes::copy_from_slice(body.as_bytes());
+        let request = AdminRequest {
+            method,
+            path: path.into(),
+            query: String::new(),
+            body,
+        };
+        match hooks.admin(request).await {
+            AdminReply::Json { status, text } => (status, text),
+            AdminReply::NotFound => (404, String::new()),
+            AdminReply::MethodNotAllowed(allow) => (405, allow.to_owned()),
+        }
+    }
+
+    #[tokio::test]
+    async fn every_request_of_the_table_has_its_answer() {
+        let hooks = Hooks::new(Registry::install(&SystemClock).unwrap());
+        assert_eq!(hooks.unready(), ["starting"]);
+        assert_eq!(ask(&hooks, Method::GET, "cluster", "").await.0, 503);
+        hooks.attach(Box::new(Fake));
+        assert!(hooks.unready().is_empty());
+        let (status, text) = ask(&hooks, Method::GET, "cluster", "").await;
+        assert!(status == 200 && text.contains("\"node\":7"), "{text}");
+        let wish = r#"{"minutes":60}"#;
+        let (status, text) = ask(&hooks, Method::POST, "join-tokens", wish).await;
+        assert!(status == 201 && text.contains("3600s"), "{text}");
+        for wrong in [
+            "",
+            "{}",
+            r#"{"minutes":0}"#,
+            r#"{"minutes":1441}"#,
+            r#"{"minutes":5,"x":1}"#,
+        ] {
+            assert_eq!(
+                ask(&hooks, Method::POST, "join-tokens", wrong).await.0,
+                400,
+                "{wrong}"
+            );
+        }
+        let (status, text) = ask(&hooks, Method::DELETE, "nodes/9", "").await;
+        assert!(status == 400 && text.contains("no such node"), "{text}");
+        assert_eq!(
+            ask(&hooks, Method::GET, "nodes/9", "").await,
+            (405, "DELETE".to_owned())
+        );
+        assert_eq!(ask(&hooks, Method::GET, "nodes/x", "").await.0, 404);
+        assert_eq!(ask(&hooks, Method::GET, "other", "").await.0, 404);
+        hooks.stop();
+        assert_eq!(hooks.unready(), ["stopping"]);
+    }
+}

@@ -1,0 +1,70 @@
+//! The replicated store as the admin listener sees it: [`Operate`] over the host.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use model::id::NodeId;
+use model::status::ClusterStatus;
+use raft::host::{Host, JoinFailed};
+
+use crate::admin::{Operate, OperateError};
+
+/// The host of this node.
+pub(crate) struct Store {
+    host: Arc<Host>,
+}
+
+impl Store {
+    pub(crate) const fn new(host: Arc<Host>) -> Self {
+        Self { host }
+    }
+}
+
+#[async_trait]
+impl Operate for Store {
+    fn status(&self) -> ClusterStatus {
+        self.host.status()
+    }
+
+    fn unready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.host.clock_is_sick() {
+            reasons.push("clock".to_owned());
+        }
+        let status = self.host.status();
+        let mut others = status
+            .nodes
+            .iter()
+            .filter(|node| node.id != status.node)
+            .peekable();
+        if others.peek().is_some() && others.all(|node| !node.reachable) {
+            reasons.push("alone".to_owned());
+        }
+        reasons
+    }
+
+    async fn join_token(&self, valid: Duration) -> Result<String, OperateError> {
+        self.host
+            .token(valid)
+            .await
+            .map(|token| token.reveal())
+            .map_err(refusal)
+    }
+
+    async fn remove(&self, node: NodeId) -> Result<(), OperateError> {
+        self.host.remove(node).await.map_err(refusal)
+    }
+}
+
+fn refusal(error: JoinFailed) -> OperateError {
+    match error {
+        JoinFailed::Refused(reason) => OperateError::Refused(reason),
+        JoinFailed::NoAuthority => OperateError::Refused(error.to_string()),
+        JoinFailed::NoAnswer
+        | JoinFailed::Exchange(_)
+        | JoinFailed::Keys(_)
+        | JoinFailed::BadAnswer
+        | JoinFailed::Folder(_) => OperateError::Unavailable(crate::exit::chain(&error)),
+    }
+}

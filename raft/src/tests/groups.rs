@@ -1,0 +1,178 @@
+//! Clusters of three nodes in one process.
+
+use std::time::Duration;
+
+use model::id::{GroupId, NodeId};
+use storage::disk::CrashKeeps;
+use tokio::time::Instant;
+
+use crate::testing::{Cluster, read, shard, write};
+
+const BARRIER: Duration = Duration::from_secs(3);
+
+fn others(leader: NodeId) -> Vec<NodeId> {
+    (1..=3).map(NodeId).filter(|node| *node != leader).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_is_read_on_the_leader_and_on_followers() {
+    let mut cluster = Cluster::started(1, 3, 2).await;
+    let group = shard(1);
+    cluster.write(group, 7, b"seven").await;
+    for node in (1..=3).map(NodeId) {
+        let replica = cluster.group(node, group);
+        replica.barrier(BARRIER).await.unwrap();
+        assert_eq!(read(&*replica, 7).as_deref(), Some(&b"seven"[..]), "on node {node}");
+    }
+    cluster.until("the cluster is named", |cluster| {
+        cluster.host(NodeId(2)).map().borrow().is_bootstrapped()
+    })
+    .await;
+    assert_eq!(cluster.host(NodeId(3)).status().groups.len(), 3);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_leads_within_700_ms_after_a_kill_and_nothing_is_lost() {
+    let mut cluster = Cluster::started(2, 3, 1).await;
+    let group = shard(0);
+    for id in 0..20 {
+        cluster.write(group, id, b"before").await;
+    }
+    let leader = cluster.wait_leader(group).await;
+    let killed = Instant::now();
+    cluster.net.crash(leader);
+    cluster.until("another leads", |cluster| {
+        others(leader).into_iter().any(|node| cluster.group(node, group).is_leader())
+    })
+    .await;
+    let took = killed.elapsed();
+    assert!(took < Duration::from_millis(700), "took {took:?}");
+    cluster.kill(leader, CrashKeeps::Nothing).await;
+    cluster.write(group, 100, b"after").await;
+    cluster.start(leader).await.unwrap();
+    let back = cluster.group(leader, group);
+    back.barrier(BARRIER).await.unwrap();
+    assert_eq!(read(&*back, 100).as_deref(), Some(&b"after"[..]));
+    for id in 0..20 {
+        assert_eq!(read(&*back, id).as_deref(), Some(&b"before"[..]));
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_node_leads_nothing_and_the_others_take_over_fast() {
+    let mut cluster = Cluster::started(3, 3, 6).await;
+    let leader = cluster.wait_leader(shard(0)).await;
+    let began = Instant::now();
+    let left = cluster.host(leader).drain(Duration::from_secs(3)).await;
+    let took = began.elapsed();
+    assert_eq!(left, 0);
+    for number in 0..6 {
+        assert!(!cluster.group(leader, shard(number)).is_leader());
+    }
+    cluster.led().await;
+    assert!(took < Duration::from_millis(600), "took {took:?}");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaderships_are_spread_over_the_nodes() {
+    let mut cluster = Cluster::started(4, 3, 6).await;
+    cluster.until("two shards for each node", |cluster| {
+        (1..=3).map(NodeId).all(|node| {
+            let led = (0..6).filter(|number| cluster.group(node, shard(*number)).is_leader());
+            led.count() == 2
+        })
+    })
+    .await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_whole_cluster_comes_back_after_a_power_cut() {
+    let mut cluster = Cluster::started(5, 3, 2).await;
+    for id in 0..30 {
+        cluster.write(shard(0), id, &[7; 20_000]).await;
+    }
+    for node in (1..=3).map(NodeId) {
+        cluster.kill(node, CrashKeeps::Nothing).await;
+    }
+    cluster.start_all().await;
+    cluster.led().await;
+    let leader = cluster.wait_leader(shard(0)).await;
+    let replica = cluster.group(leader, shard(0));
+    replica.barrier(BARRIER).await.unwrap();
+    for id in 0..30 {
+        assert_eq!(read(&*replica, id).map(|data| data.len()), Some(20_000), "chunk {id}");
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_answers_no_read_once_another_leads() {
+    let mut cluster = Cluster::started(6, 3, 1).await;
+    let group = shard(0);
+    cluster.write(group, 1, b"old").await;
+    let old = cluster.wait_leader(group).await;
+    cluster.net.isolate(old, &others(old));
+    cluster.until("another leads", |cluster| {
+        others(old).into_iter().any(|node| cluster.group(node, group).is_leader())
+    })
+    .await;
+    let new = others(old).into_iter().find(|node| cluster.group(*node, group).is_leader());
+    let new = cluster.group(new.unwrap(), group);
+    write(&*new, 2, b"new").await.unwrap();
+    let stale = cluster.group(old, group);
+    let answer = stale.barrier(Duration::from_millis(300)).await;
+    assert!(answer.is_err(), "the old leader has not seen the new write");
+    cluster.net.heal_all();
+    stale.barrier(BARRIER).await.unwrap();
+    assert_eq!(read(&*stale, 2).as_deref(), Some(&b"new"[..]));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_far_behind_gets_a_snapshot() {
+    let mut cluster = Cluster::new(7, 3, 1);
+    cluster.tuning.log_bytes = 256 << 10;
+    cluster.start_all().await;
+    cluster.led().await;
+    let group = shard(0);
+    let leader = cluster.wait_leader(group).await;
+    let behind = others(leader)[0];
+    cluster.kill(behind, CrashKeeps::Everything).await;
+    for id in 0..150 {
+        cluster.write(group, id, &[9; 10_000]).await;
+    }
+    let snapshot = |cluster: &Cluster| {
+        let status = cluster.host(leader).status();
+        let shard = status.groups.iter().find(|group| group.group != "meta");
+        shard.is_some_and(|group| group.snapshot_index > 70 && group.log_bytes < 900_000)
+    };
+    cluster.until("the leader has purged its log", snapshot).await;
+    cluster.start(behind).await.unwrap();
+    let replica = cluster.group(behind, group);
+    cluster.until("the replica has it all", |_| {
+        (0..150).all(|id| read(&*replica, id).is_some())
+    })
+    .await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_a_wiped_disk_is_refused() {
+    let mut cluster = Cluster::started(8, 3, 1).await;
+    cluster.write(shard(0), 1, b"one").await;
+    let leader = cluster.wait_leader(GroupId::Shard(crate::testing::region(), model::id::ShardId(0))).await;
+    let wiped = others(leader)[0];
+    cluster.kill(wiped, CrashKeeps::Everything).await;
+    cluster.add(wiped);
+    cluster.start(wiped).await.unwrap();
+    let mut fatal = cluster.host(wiped).fatal();
+    let told = tokio::time::timeout(BARRIER, fatal.wait_for(Option::is_some)).await;
+    let reason = told.expect("in time").unwrap().clone();
+    assert!(matches!(reason, Some(crate::error::Fatal::Rebuild { .. })), "{reason:?}");
+    cluster.write(shard(0), 2, b"two").await;
+    cluster.stop_all().await;
+}

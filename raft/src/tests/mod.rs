@@ -1,0 +1,4 @@
+//! The crate's own tests of groups: openraft's suite on our stores, and clusters on simulated machines.
+
+mod conformance;
+mod groups;
