@@ -226,6 +226,7 @@ impl<K: Kind> Proposer<K> {
         queues.bytes = 0;
         queues.small_bytes = 0;
         drop(queues);
+        self.0.work.notify_one();
         refuse(small.into_iter().chain(bulk).collect(), &ProposeError::NotLeader { leader: None });
     }
 
@@ -233,6 +234,9 @@ impl<K: Kind> Proposer<K> {
     pub(crate) async fn run(&self, raft: Raft, time: Arc<LogTime>) {
         loop {
             let Some(batch) = self.take() else {
+                if self.0.queues.lock().closed {
+                    return;
+                }
                 self.0.work.notified().await;
                 continue;
             };
@@ -350,9 +354,8 @@ fn split<K: Kind>(waiting: Vec<Waiting<K>>) -> (Vec<K::Command>, Answers<K>) {
 
 fn refuse<K: Kind>(waiting: Vec<Waiting<K>>, error: &ProposeError) {
     for one in waiting {
-        if !one.claimed.swap(true, Ordering::AcqRel) || !one.answer.is_closed() {
-            drop(one.answer.send(Err(error.clone())));
-        }
+        one.claimed.store(true, Ordering::Release);
+        drop(one.answer.send(Err(error.clone())));
     }
 }
 

@@ -275,13 +275,26 @@ impl Cluster {
     /// # Panics
     /// When it does not run.
     pub async fn kill(&mut self, node: NodeId, keeps: CrashKeeps) {
+        self.silence(node);
         self.net.crash(node);
+        let others: Vec<NodeId> = self.machines.keys().copied().collect();
         let machine = self.machines.get_mut(&node).expect("the machine was added");
         let host = machine.host.take().expect("the node runs");
         machine.log = machine.log.crash(keeps);
         machine.own = machine.own.crash(keeps);
         host.stop().await;
         machine.state.crash();
+        for other in others {
+            self.net.heal(node, other);
+            self.net.heal(other, node);
+        }
+    }
+
+    /// Cuts a node off from all others.
+    pub fn silence(&self, node: NodeId) {
+        let others: Vec<NodeId> =
+            self.machines.keys().copied().filter(|other| *other != node).collect();
+        self.net.isolate(node, &others);
     }
 
     /// Stops a node in order.
@@ -317,8 +330,21 @@ impl Cluster {
     pub async fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition(self) {
-            assert!(Instant::now() < deadline, "not in time: {what}");
+            if Instant::now() >= deadline {
+                self.tell();
+                unreachable!("not in time: {what}");
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Says how the groups are, for a test that fails.
+    fn tell(&self) {
+        for node in self.running() {
+            for group in self.host(node).status().groups {
+                println!("node {node}: {group:?}");
+            }
+            println!("node {node}: fatal {:?}", *self.host(node).fatal().borrow());
         }
     }
 

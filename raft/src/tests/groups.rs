@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::id::{GroupId, NodeId};
+use model::id::NodeId;
 use storage::disk::CrashKeeps;
 use tokio::time::Instant;
 
@@ -41,7 +41,7 @@ async fn another_leads_within_700_ms_after_a_kill_and_nothing_is_lost() {
     }
     let leader = cluster.wait_leader(group).await;
     let killed = Instant::now();
-    cluster.net.crash(leader);
+    cluster.silence(leader);
     cluster.until("another leads", |cluster| {
         others(leader).into_iter().any(|node| cluster.group(node, group).is_leader())
     })
@@ -164,7 +164,7 @@ async fn a_replica_far_behind_gets_a_snapshot() {
 async fn a_node_with_a_wiped_disk_is_refused() {
     let mut cluster = Cluster::started(8, 3, 1).await;
     cluster.write(shard(0), 1, b"one").await;
-    let leader = cluster.wait_leader(GroupId::Shard(crate::testing::region(), model::id::ShardId(0))).await;
+    let leader = cluster.wait_leader(shard(0)).await;
     let wiped = others(leader)[0];
     cluster.kill(wiped, CrashKeeps::Everything).await;
     cluster.add(wiped);
