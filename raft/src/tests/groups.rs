@@ -166,6 +166,13 @@ async fn a_node_with_a_wiped_disk_is_refused() {
     cluster.write(shard(0), 1, b"one").await;
     let leader = cluster.wait_leader(shard(0)).await;
     let wiped = others(leader)[0];
+    let acknowledged = |cluster: &Cluster| {
+        let status = cluster.host(leader).status();
+        let replicas = status.groups.into_iter().flat_map(|group| group.replicas);
+        let mut wiped = replicas.filter(|replica| replica.node == wiped.0);
+        wiped.all(|replica| replica.lag == Some(0))
+    };
+    cluster.until("all is acknowledged", acknowledged).await;
     cluster.kill(wiped, CrashKeeps::Everything).await;
     cluster.add(wiped);
     cluster.start(wiped).await.unwrap();
