@@ -34,6 +34,7 @@ mod network;
 mod proposer;
 mod reads;
 mod replica;
+pub mod service;
 pub mod shard;
 mod snapshot;
 #[cfg(any(test, feature = "testing"))]

@@ -263,6 +263,21 @@ impl Cluster {
         Arc::new(self.machines.get(&node).expect("the machine was added").own.clone())
     }
 
+    /// Admits a machine that was added under the id that the cluster gives out next, as a join would, and starts it.
+    ///
+    /// # Panics
+    /// When the cluster does not admit it, or gives it another id.
+    pub async fn admit(&mut self, through: NodeId, replaces: Option<NodeId>) -> NodeId {
+        let address = address(self.machines.len() as u64 + 1);
+        let granted = self.host(through).admit_for_test(region(), address, replaces).await;
+        let (node, meta) = granted.expect("the cluster admits a node");
+        self.add(node);
+        let map = crate::life::Map { node, meta };
+        crate::life::leave_map(&*self.own_disk(node), &map).expect("the map is left");
+        self.start(node).await.expect("the new node starts");
+        node
+    }
+
     /// Nodes that run.
     #[must_use]
     pub fn running(&self) -> Vec<NodeId> {

@@ -259,6 +259,29 @@ async fn grant(inner: &Arc<Inner>, request: Request) -> Result<Bytes, JoinFailed
     }))
 }
 
+/// The meta group's part of a join.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) async fn admit_for_test(
+    inner: &Arc<Inner>,
+    region: RegionId,
+    address: NodeAddress,
+    replaces: Option<NodeId>,
+) -> Result<(NodeId, MetaState), JoinFailed> {
+    let token = token(inner, Duration::from_secs(60)).await?;
+    let command = MetaCommand::Admit {
+        request: RequestId(rand::random()),
+        token: token.hash(),
+        region,
+        address,
+        replaces,
+    };
+    let MetaOutcome::Admitted(node) = propose(inner, command).await? else {
+        return Err(JoinFailed::BadAnswer);
+    };
+    let meta = state_with(inner, node).await.ok_or(JoinFailed::NoAnswer)?;
+    Ok((node, meta))
+}
+
 async fn state_with(inner: &Arc<Inner>, node: NodeId) -> Option<MetaState> {
     let mut states = inner.meta()?.state();
     let known = states.wait_for(|state| state.nodes.contains_key(&node));

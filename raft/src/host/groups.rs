@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::id::GroupId;
+use model::meta::NodePhase;
+use storage::log::GroupLog;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -33,11 +35,33 @@ pub(crate) fn wanted(inner: &Inner) -> Vec<GroupId> {
     } else if inner.seed.iter().any(|(node, _)| *node == inner.me) {
         groups.extend(model::placement::groups(inner.region, inner.shards));
     }
+    // Also those that a leader gave to this node and that are not on record yet.
+    if let Some(log) = &*inner.log.lock() {
+        let kept = log.groups().into_iter().filter(|raw| !is_new(&log.group(*raw)));
+        groups.extend(kept.filter_map(GroupId::from_raw));
+    }
+    groups.sort_unstable();
+    groups.dedup();
     groups
+}
+
+fn is_new(log: &GroupLog) -> bool {
+    log.vote().is_none() && log.state().last.is_none()
+}
+
+/// Whether a leader may give a replica of this group to this node now: the node belongs to the cluster, and has never had one.
+pub(crate) fn may_begin(inner: &Inner, group: GroupId) -> bool {
+    let GroupId::Shard(region, shard) = group else { return false };
+    let map = inner.map();
+    let known = map.regions.get(&region).is_some_and(|record| shard.0 < record.shards);
+    let active = map.nodes.get(&inner.me).is_some_and(|me| me.phase == NodePhase::Active);
+    let log = inner.log.lock();
+    known && active && region == inner.region && log.as_ref().is_some_and(|log| is_new(&log.group(group.to_raw())))
 }
 
 /// Opens a replica, and starts it.
 pub(crate) async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<(), StartError> {
+    let _one_at_a_time = inner.opening.lock().await;
     if inner.opened(group).is_some() {
         return Ok(());
     }
@@ -55,7 +79,7 @@ pub(crate) async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<(), Start
         GroupId::Meta => inner.tuning.meta_pace,
         GroupId::Shard(..) => inner.tuning.shard_pace,
     };
-    let old = log.vote().is_some() || log.state().last.is_some();
+    let old = !is_new(&log);
     let gate = VoteGate::at_start(old, pace.lease());
     let may_elect = !gate.is_closed() && !inner.is_draining();
     let failed = |reason: String| StartError::Group { group, reason };

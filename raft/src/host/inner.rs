@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     pub(crate) transport: OnceLock<Transport>,
     pub(crate) reads: OnceLock<Arc<PeerReads>>,
     pub(crate) attached: OnceLock<Attached>,
+    /// Held while a group is opened.
+    pub(crate) opening: tokio::sync::Mutex<()>,
     pub(crate) groups: RwLock<BTreeMap<GroupId, Arc<Opened>>>,
     pub(crate) map: watch::Sender<Arc<MetaState>>,
     pub(crate) peers: Mutex<BTreeMap<NodeId, PeerView>>,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::id::GroupId;
 use openraft::async_runtime::watch::WatchReceiver;
 use storage::log::LogEngine;
 use storage::state::FlushPolicy;
@@ -95,30 +94,11 @@ pub(crate) async fn follow_map(inner: Arc<Inner>) {
                 inner.fail(Fatal::Group { group, reason });
             }
         }
-        close_unwanted(&inner).await;
         tokio::select! {
             () = inner.stop.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
             // What is open may change without the map.
             () = tokio::time::sleep(EVERY * 5) => {}
-        }
-    }
-}
-
-/// Closes shards whose group has placed and voted this node out. Their logs keep the votes.
-async fn close_unwanted(inner: &Arc<Inner>) {
-    let wanted = groups::wanted(inner);
-    for opened in inner.all_opened() {
-        let group = opened.replica.parts.group;
-        let members = opened.replica.members();
-        let out = !members.is_empty() && !members.contains(&inner.me);
-        if group != GroupId::Meta && out && !wanted.contains(&group) {
-            tracing::info!(%group, "this node has no replica of it any more");
-            groups::close(inner, group).await;
-            let store = opened.replica.parts.store.clone();
-            if let Ok(Err(error)) = spawn_blocking(move || store.remove()).await {
-                tracing::warn!(%group, %error, "state of a closed group cannot be removed");
-            }
         }
     }
 }

@@ -184,6 +184,7 @@ impl Host {
             transport: OnceLock::new(),
             reads: OnceLock::new(),
             attached: OnceLock::new(),
+            opening: tokio::sync::Mutex::new(()),
             groups: RwLock::new(BTreeMap::new()),
             map: watch::Sender::new(Arc::new(opened.map)),
             peers: Mutex::default(),
@@ -310,6 +311,20 @@ impl Host {
     /// When the meta group does not take it.
     pub async fn remove(&self, node: NodeId) -> Result<(), JoinFailed> {
         admit::leave(&self.inner, node).await
+    }
+
+    /// What a join does, without the exchange over QUIC: the new node's id and map.
+    ///
+    /// # Errors
+    /// When the meta group does not take it.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn admit_for_test(
+        &self,
+        region: model::id::RegionId,
+        address: model::meta::NodeAddress,
+        replaces: Option<NodeId>,
+    ) -> Result<(NodeId, MetaState), JoinFailed> {
+        admit::admit_for_test(&self.inner, region, address, replaces).await
     }
 
     /// Stops everything: loops, groups, transport, log. Hands nothing over: see [`Self::drain`].

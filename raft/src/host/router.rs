@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::inner::Inner;
-use super::{admit, hello, probe};
+use super::{admit, groups, hello, probe};
 use crate::kinds;
 use crate::reads;
 use crate::shard::ProposeError;
@@ -27,6 +27,9 @@ pub(crate) struct Router(pub(crate) Arc<Inner>);
 impl Router {
     fn group(&self, request: Request, reply: Reply) {
         let Some(opened) = self.0.opened(request.group) else {
+            if request.kind == kinds::APPEND && groups::may_begin(&self.0, request.group) {
+                self.begin(request.group);
+            }
             return reply.send(Err(RemoteError::code(RemoteError::NO_GROUP)));
         };
         match request.kind {
@@ -35,6 +38,16 @@ impl Router {
             kinds::PRE_VOTE => opened.door.vote(request, reply, true),
             _ => opened.door.transfer(request, reply),
         }
+    }
+
+    /// Opens an empty replica that a leader wants to fill; it asks again.
+    fn begin(&self, group: GroupId) {
+        let inner = Arc::clone(&self.0);
+        self.0.tasks.spawn(async move {
+            if let Err(error) = groups::open(&inner, group).await {
+                tracing::error!(%group, %error, "a replica that a leader gives cannot be opened");
+            }
+        });
     }
 
     fn read_index(&self, request: Request, reply: Reply) {

@@ -183,3 +183,30 @@ async fn a_node_with_a_wiped_disk_is_refused() {
     cluster.write(shard(0), 2, b"two").await;
     cluster.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_node_takes_the_place_of_a_lost_one() {
+    let mut cluster = Cluster::started(9, 3, 2).await;
+    for id in 0..10 {
+        cluster.write(shard(0), id, b"kept").await;
+    }
+    cluster.until("the cluster is named", |cluster| {
+        (1..=3).map(NodeId).all(|node| cluster.host(node).map().borrow().is_bootstrapped())
+    })
+    .await;
+    let leader = cluster.wait_leader(shard(0)).await;
+    let lost = others(leader)[1];
+    cluster.kill(lost, CrashKeeps::Nothing).await;
+    let new = cluster.admit(leader, Some(lost)).await;
+    assert_eq!(new, NodeId(4));
+    cluster.until("the lost node is gone", |cluster| {
+        cluster.host(leader).map().borrow().removed.contains(&lost)
+    })
+    .await;
+    let replica = cluster.group(new, shard(0));
+    replica.barrier(BARRIER).await.unwrap();
+    for id in 0..10 {
+        assert_eq!(read(&*replica, id).as_deref(), Some(&b"kept"[..]));
+    }
+    cluster.stop_all().await;
+}

@@ -10,6 +10,7 @@
 //! | [`shard`] | a shard's commands and their `apply` |
 //! | [`meta`] | the meta group's commands and their `apply` |
 //! | [`placement`] | session to slot to shard |
+//! | [`rebalance`] | from wanted to actual replicas |
 //! | [`state`], [`codec`] | what is stored, and how it becomes bytes |
 //! | [`service`] | the seam between gateway and store |
 //! | [`status`] | the schema of a cluster's status |

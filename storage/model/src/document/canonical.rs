@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use super::error::DocumentError;
 use super::keys::{KeyMark, array_index, has_duplicate};
 use super::number;
-use super::tokenizer::{Kind, Reader};
+use super::token::Kind;
+use super::tokenizer::Reader;
 
 /// The canonical form of an accepted JSON text.
 ///

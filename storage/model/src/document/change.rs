@@ -18,7 +18,8 @@ use super::sections::{Part, Sections};
 use super::serve::{DEFAULT_BROWSER_CONTEXT, DEFAULT_SOURCE};
 use super::summary::{DEFAULT_NAME, Summary};
 use super::text::push_json;
-use super::tokenizer::{Kind, Reader};
+use super::token::Kind;
+use super::tokenizer::Reader;
 
 /// A conversion may add this much to a body of the largest size.
 const CONVERSION_BYTES: usize = 1024 * 1024;

@@ -12,7 +12,8 @@ use super::members::members;
 use super::number;
 use super::parse::{Origin, Parsed};
 use super::sections::Sections;
-use super::tokenizer::{Kind, Reader};
+use super::token::Kind;
+use super::tokenizer::Reader;
 
 /// What a clean did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]

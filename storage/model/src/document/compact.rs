@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::scan::{is_space, plain_prefix};
 use super::sections::Part;
-use super::tokenizer::Raw;
+use super::token::Raw;
 
 /// The value as a part: shares the body's bytes if there is nothing to leave out.
 pub(super) fn part(body: &Bytes, raw: Raw<'_>) -> Part {

@@ -65,6 +65,20 @@ pub enum DocumentError {
 }
 
 impl DocumentError {
+    /// Bytes that are not JSON from `offset` on.
+    pub(super) fn malformed(input: &[u8], offset: usize, path: String, what: &'static str) -> Self {
+        let before = input.get(..offset).unwrap_or_default();
+        let mut lines = before.split(|byte| *byte == b'\n');
+        let characters = |line: &[u8]| line.iter().filter(|byte| (**byte & 0xC0) != 0x80).count();
+        Self::Malformed {
+            offset,
+            line: lines.clone().count(),
+            column: lines.next_back().map_or(0, characters).saturating_add(1),
+            path,
+            what,
+        }
+    }
+
     /// Whether the client sent something wrong; otherwise the store is damaged.
     #[must_use]
     pub const fn is_of_client(&self) -> bool {

@@ -5,7 +5,8 @@
 
 use super::error::DocumentError;
 use super::text::Text;
-use super::tokenizer::{Kind, Reader};
+use super::token::Kind;
+use super::tokenizer::Reader;
 
 /// A top-level field that is stored as one piece. The number is part of the stored format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,8 +4,8 @@
 //! up to 2^32 - 2) come first, ascending, and that a key written twice keeps its first place and its last value. The
 //! tokenizer only has to know whether any of that happens; it almost never does.
 
-use super::text::Text;
-use super::tokenizer::string_at;
+use super::scan::plain_prefix;
+use super::text::{Text, read_escape};
 
 /// Where a key stands and what it roughly is: eight bytes for each key of the objects that are open.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +85,24 @@ pub(super) fn array_index(key: Text<'_>) -> Option<u32> {
     }
     let index = std::str::from_utf8(&content).ok()?.parse().ok()?;
     (index != u32::MAX).then_some(index)
+}
+
+/// The string whose content begins at `start` of a text that a reader has accepted.
+fn string_at(input: &[u8], start: usize) -> Text<'_> {
+    let rest = input.get(start..).unwrap_or_default();
+    let mut length: usize = 0;
+    let mut escaped = false;
+    while let Some(after) = rest.get(length..) {
+        length = length.saturating_add(plain_prefix(after));
+        match rest.get(length..).and_then(read_escape) {
+            Some(escape) => {
+                escaped = true;
+                length = length.saturating_add(escape.length);
+            }
+            None => break,
+        }
+    }
+    Text::new(rest.get(..length).unwrap_or_default(), escaped)
 }
 
 /// Different for most keys that differ; depends on the length and on the first and last eight bytes.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use super::error::DocumentError;
 use super::text::Text;
-use super::tokenizer::{Kind, Reader};
+use super::token::Kind;
+use super::tokenizer::Reader;
 
 /// How members are laid over others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

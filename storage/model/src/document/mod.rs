@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `scan`, `text`, `number`, `keys` | bytes, strings, numbers and keys as JSON and JavaScript see them |
-//! | `tokenizer` | the one pass: a pull parser that checks everything and copies nothing |
+//! | `tokenizer`, `token` | the one pass: a pull parser that checks everything and copies nothing |
 //! | `canonical`, `checksum` | what `JSON.stringify` prints, and its SHA-256 |
 //! | `field` | which fields there are, and what each may hold |
 //! | `parse`, `compact` | a body, cut into its fields |
@@ -11,6 +11,7 @@
 //! | `change`, `members` | `POST`, `PUT`, `PATCH`; laying members over others |
 //! | `clean`, `stats`, `summary` | dropping dead cookies, numbers, lines of a list |
 //! | `serve`, `v1`, `date` | a document as an answer; version 1; points in time as text |
+//! | [`playwright`] | Playwright's storage state, both ways |
 //! | `error`, `path` | refusals, which name the place and never show a value |
 //!
 //! A body goes through `parse` once. Its parts keep the bytes as sent (numbers, escapes, order, unknown fields), so that
@@ -29,12 +30,14 @@ mod members;
 mod number;
 mod parse;
 mod path;
+pub mod playwright;
 mod scan;
 mod sections;
 mod serve;
 mod stats;
 mod summary;
 mod text;
+mod token;
 mod tokenizer;
 mod v1;
 

@@ -15,7 +15,8 @@ use super::error::DocumentError;
 use super::field::{COOKIE, Field, Shape, check_field};
 use super::members::{begin_member, end_object, push_key};
 use super::sections::Part;
-use super::tokenizer::{Kind, Place, Raw, Reader};
+use super::token::{Kind, Place, Raw};
+use super::tokenizer::Reader;
 
 /// What a body says of one thing.
 #[derive(Clone, Debug, Default)]
@@ -117,6 +118,13 @@ impl Parsed {
         }
         reader.end()?;
         Ok(parsed)
+    }
+
+    /// Gives a field a value.
+    pub(super) fn give(&mut self, field: Field, part: Part) {
+        if let Some(slot) = self.fields.get_mut(field as usize) {
+            *slot = Given::Value(part);
+        }
     }
 
     /// Takes what the body says of a field.

@@ -51,7 +51,7 @@ pub struct Sections {
 pub(super) struct Part {
     /// JSON without whitespace between tokens.
     pub(super) text: Bytes,
-    /// `JSON.stringify` would print it otherwise.
+    /// `JSON.stringify` would print it otherwise. Of no meaning for fields that are no part of the checksum.
     pub(super) odd: bool,
 }
 
@@ -202,7 +202,11 @@ impl Sections {
         self.field(field).map(|part| &*part.text)
     }
 
-    pub(super) fn set(&mut self, field: Field, part: Option<Part>) {
+    pub(super) fn set(&mut self, field: Field, mut part: Option<Part>) {
+        // How JavaScript would print a field matters, and is stored, only for the parts of the checksum.
+        if let Some(part) = &mut part {
+            part.odd &= ODD_FLAGS.iter().any(|(hashed, _)| *hashed == field);
+        }
         if let Some(slot) = self.fields.get_mut(field as usize) {
             *slot = part;
         }
@@ -241,7 +245,7 @@ impl Sections {
     }
 }
 
-/// Only for the parts of the checksum does it matter how JavaScript prints them.
+/// The parts of the checksum, and the flag of each.
 const ODD_FLAGS: [(Field, u8); 3] = [
     (Field::Cookies, 1),
     (Field::Origins, 2),

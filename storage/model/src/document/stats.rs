@@ -13,7 +13,8 @@ use super::sections::Sections;
 use super::serve::{DEFAULT_SOURCE, Served};
 use super::summary::{push_list, push_number};
 use super::text::push_json;
-use super::tokenizer::{Kind, Reader};
+use super::token::Kind;
+use super::tokenizer::Reader;
 
 #[derive(Default)]
 struct CookieStats {

@@ -17,65 +17,7 @@ use super::number::{is_canonical, number_length};
 use super::path::{Step, push_step};
 use super::scan::{is_space, plain_prefix, space_prefix};
 use super::text::{Text, read_escape};
-
-/// The type of a JSON value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Object,
-    Array,
-    Text,
-    Number,
-    Boolean,
-    Null,
-}
-
-/// What was noticed in the bytes read since the marks were last taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Marks {
-    /// There was whitespace outside strings.
-    pub(super) spaces: bool,
-    /// `JSON.stringify(JSON.parse(text))` differs from the text in more than whitespace.
-    pub(super) odd: bool,
-}
-
-/// A value as it stands in the input, and what was noticed in it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Raw<'a> {
-    pub(super) text: &'a [u8],
-    pub(super) marks: Marks,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Container {
-    Array,
-    Object,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Frame {
-    container: Container,
-    /// Some key of the object has an escape.
-    escaped: bool,
-    /// A key that is no array index was seen.
-    named: bool,
-    /// One more than the highest array index among the keys.
-    next_index: u64,
-    /// Members begun.
-    count: u32,
-    /// How many marks belong to the objects around this one.
-    keys_before: usize,
-    /// Where the current key stands.
-    key: KeyMark,
-}
-
-/// Where a reader was, to return to.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    at: usize,
-    frames: usize,
-    keys: usize,
-    marks: Marks,
-}
+use super::token::{Container, Frame, Kind, Marks, Place, Raw};
 
 /// A pull parser over one JSON text.
 #[derive(Debug)]
@@ -372,15 +314,7 @@ impl<'a> Reader<'a> {
             });
         }
         self.advance(1);
-        self.frames.push(Frame {
-            container,
-            escaped: false,
-            named: false,
-            next_index: 0,
-            count: 0,
-            keys_before: self.keys.len(),
-            key: KeyMark::new(0, b""),
-        });
+        self.frames.push(Frame::new(container, self.keys.len()));
         Ok(())
     }
 
@@ -502,48 +436,8 @@ impl<'a> Reader<'a> {
         if self.stored {
             return DocumentError::Stored { what };
         }
-        let before = self.input.get(..self.at).unwrap_or_default();
-        let line_start = before
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |newline| newline.saturating_add(1));
-        let line = before
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
-            .saturating_add(1);
-        let column = before
-            .get(line_start..)
-            .map_or(0, |line| {
-                line.iter().filter(|byte| (**byte & 0xC0) != 0x80).count()
-            })
-            .saturating_add(1);
-        DocumentError::Malformed {
-            offset: self.at,
-            line,
-            column,
-            path: self.path(),
-            what,
-        }
+        DocumentError::malformed(self.input, self.at, self.path(), what)
     }
-}
-
-/// The string whose content begins at `start` of a text that a reader has accepted.
-pub(super) fn string_at(input: &[u8], start: usize) -> Text<'_> {
-    let rest = input.get(start..).unwrap_or_default();
-    let mut length: usize = 0;
-    let mut escaped = false;
-    while let Some(after) = rest.get(length..) {
-        length = length.saturating_add(plain_prefix(after));
-        match rest.get(length..).and_then(read_escape) {
-            Some(escape) => {
-                escaped = true;
-                length = length.saturating_add(escape.length);
-            }
-            None => break,
-        }
-    }
-    Text::new(rest.get(..length).unwrap_or_default(), escaped)
 }
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();

@@ -15,7 +15,8 @@ use super::members::{Rule, begin_member, end_object, lay_over, members, push_key
 use super::parse::{Origin, Parsed};
 use super::serve::{DEFAULT_BROWSER_CONTEXT, Served};
 use super::text::{Text, push_json};
-use super::tokenizer::{Kind, Reader};
+use super::token::Kind;
+use super::tokenizer::Reader;
 
 const SCHEME: &str = "https://";
 

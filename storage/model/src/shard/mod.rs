@@ -26,6 +26,7 @@ pub use chunk::ChunkInfo;
 pub use idempotency::IdempotencyTag;
 pub use record::{Body, Content, Ending, Live, Record, Remembered, Tombstone};
 pub use sweep::next_due;
+pub use write::decided;
 
 use bincode::{Decode, Encode};
 

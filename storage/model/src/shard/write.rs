@@ -101,7 +101,30 @@ pub(super) fn apply(
     }
 }
 
-/// What is decided before the session is looked at.
+/// What is decided about a request before its session is looked at: the outcome of an earlier try or of an earlier
+/// request with the same idempotency key, or a refusal of the key, or that it is too late at the log time `now`. A
+/// leader asks this before it refuses a request for another reason. `None` when nothing is decided yet.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn decided(
+    state: &impl StateRead,
+    (tenant, session): (TenantId, SessionId),
+    request: RequestTag,
+    idempotency: Option<&IdempotencyTag>,
+    now: UnixMillis,
+) -> Result<Option<Outcome>, StateError> {
+    let target = Target {
+        tenant,
+        session,
+        request,
+        idempotency,
+        now,
+    };
+    let record = Record::load(state, tenant, session)?;
+    already(state, &target, record.as_ref())
+}
+
 fn already(
     state: &impl StateRead,
     target: &Target<'_>,

@@ -12,8 +12,7 @@ use model::document::{Served, create, serve};
 use model::id::{RegionId, SessionId, Slot, Version};
 use model::time::UnixMillis;
 
-mod document;
-use document::random::Random;
+use crate::random::Random;
 
 const DOCUMENTS: usize = 10_000;
 

@@ -1,0 +1,43 @@
+# What a person types. Each target first installs what a fresh Debian machine with Rust lacks, and says so.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test fmt lint docs
+
+# A compiler cache where there is one, for what is compiled from C and C++.
+ifneq ($(shell command -v ccache),)
+export CC ?= ccache gcc
+export CXX ?= ccache g++
+# make's own defaults are no choice of the user's.
+ifeq ($(origin CC),default)
+CC := ccache gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := ccache g++
+endif
+endif
+
+NODES ?= 3
+PORT ?= 7300
+DATA ?= .run/dev
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+run: ## Run a three-node region on this machine (NODES, PORT and DATA change it)
+	@.ci/setup build
+	cargo run --bin pspd -- dev --nodes $(NODES) --port $(PORT) --data $(DATA)
+
+test: ## Run all tests: Rust, documentation, browser
+	@.ci/setup build test
+	@.ci/test
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Check format, lints, documentation and dependencies
+	@.ci/setup build
+	@.ci/lint
+
+docs: ## Build the documentation of the code
+	@.ci/setup build
+	cargo doc --workspace --no-deps --document-private-items

@@ -1,0 +1,318 @@
+//! Reading a request's body: bounded in bytes and time, and decoded from its content coding.
+//!
+//! Guarantees: more than the bound *after* decoding is found while decoding, so a bomb costs at most the bound; every
+//! byte held is admitted first; at most two codings are stacked; nothing decodes for long without letting others run. A
+//! body that ends early, or is not what its coding says, is an error and never a shorter body.
+
+use std::io::Write;
+use std::pin::pin;
+
+use axum::body::{Body, HttpBody};
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{self, HeaderMap, HeaderValue};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout_at};
+use zstd::stream::raw::{DParameter, Decoder as ZstdDecoder, InBuffer, Operation, OutBuffer};
+
+use crate::config::LimitsConfig;
+use crate::error::{ApiError, Code};
+use crate::limits::{Admission, Hold};
+use crate::negotiate::Coding;
+
+/// Most codings of one body.
+const MAX_CODINGS: usize = 2;
+/// What a coding may add to a body that it cannot make smaller, in bytes.
+const CODING_ROOM: usize = 1024 * 1024;
+/// Encoded bytes decoded at a time: at most about 4 MiB come out, in a few milliseconds.
+const SLICE: usize = 4096;
+/// The largest window that a zstd body may ask for: 8 MiB (RFC 9659).
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// A body, and the admission of its bytes.
+#[derive(Debug, Default)]
+pub struct Received {
+    /// The bytes, decoded.
+    pub bytes: Bytes,
+    /// To be kept for as long as they are used.
+    pub hold: Hold,
+}
+
+/// Reads a body of at most `limit` decoded bytes.
+///
+/// # Errors
+/// 400, 408, 413, 415 or 503, as the error table has them.
+pub async fn read(
+    (admission, limits): (&Admission, &LimitsConfig),
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Received, ApiError> {
+    let codings = codings(headers)?;
+    let raw_limit = if codings.is_empty() {
+        limit
+    } else {
+        limit.saturating_add(CODING_ROOM)
+    };
+    let mut received = collect((admission, limits), body, raw_limit).await?;
+    if received.bytes.is_empty() {
+        return Ok(received);
+    }
+    // The last coding named was applied last.
+    for (left, coding) in codings.iter().enumerate().rev() {
+        let limit = if left == 0 {
+            limit
+        } else {
+            limit.saturating_add(CODING_ROOM)
+        };
+        received = decode(admission, &received, *coding, limit).await?;
+    }
+    Ok(received)
+}
+
+fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, ApiError> {
+    let unsupported = || {
+        let ours = HeaderValue::from_static("gzip, zstd");
+        ApiError::from(Code::UnsupportedCoding).header(header::ACCEPT_ENCODING, ours)
+    };
+    let mut codings = Vec::new();
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let value = value.to_str().map_err(|_not_ascii| unsupported())?;
+        for name in value
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+        {
+            match Coding::named(name).ok_or_else(unsupported)? {
+                Coding::Identity => {}
+                coding if codings.len() < MAX_CODINGS => codings.push(coding),
+                Coding::Gzip | Coding::Zstd => return Err(unsupported()),
+            }
+        }
+    }
+    Ok(codings)
+}
+
+async fn collect(
+    (admission, limits): (&Admission, &LimitsConfig),
+    body: Body,
+    limit: usize,
+) -> Result<Received, ApiError> {
+    let declared = body.size_hint().lower();
+    if usize::try_from(declared).map_or(true, |length| length > limit) {
+        return Err(Code::BodyTooLarge.into());
+    }
+    let end = Instant::now() + limits.body_timeout;
+    let mut body = pin!(body);
+    let mut hold = Hold::default();
+    let mut parts = Parts::default();
+    let mut length = 0_usize;
+    loop {
+        let until = end.min(Instant::now() + limits.body_idle_timeout);
+        let frame = timeout_at(until, body.frame()).await;
+        let Some(frame) = frame.map_err(|_late| ApiError::from(Code::RequestTimeout))? else {
+            break;
+        };
+        let frame = frame.map_err(|_cut| ApiError::from(Code::BodyIncomplete))?;
+        // Trailers say nothing that we use.
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        length = length.saturating_add(data.len());
+        if length > limit {
+            return Err(Code::BodyTooLarge.into());
+        }
+        admission.grow(&mut hold, length)?;
+        parts.push(data);
+    }
+    let mut parts = parts.finish();
+    let bytes = if parts.len() > 1 {
+        // For the moment of the copy both are held.
+        let mut both = Hold::default();
+        admission.grow(&mut both, length)?;
+        parts.concat().into()
+    } else {
+        parts.pop().unwrap_or_default()
+    };
+    Ok(Received { bytes, hold })
+}
+
+/// What has arrived. Small frames are joined: ten million of one byte would cost far more than their bytes.
+#[derive(Default)]
+struct Parts {
+    whole: Vec<Bytes>,
+    tail: BytesMut,
+}
+
+impl Parts {
+    const JOIN_BELOW: usize = 4096;
+    const JOINED: usize = 64 * 1024;
+
+    fn push(&mut self, data: Bytes) {
+        if data.len() < Self::JOIN_BELOW && !(self.whole.is_empty() && self.tail.is_empty()) {
+            self.tail.extend_from_slice(&data);
+            if self.tail.len() >= Self::JOINED {
+                self.whole.push(self.tail.split().freeze());
+            }
+        } else {
+            self.close_tail();
+            self.whole.push(data);
+        }
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.whole.push(self.tail.split().freeze());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        self.close_tail();
+        self.whole
+    }
+}
+
+async fn decode(
+    admission: &Admission,
+    encoded: &Received,
+    coding: Coding,
+    limit: usize,
+) -> Result<Received, ApiError> {
+    let mut decoder = Decoder::new(coding)?;
+    let mut out = Vec::new();
+    let mut hold = Hold::default();
+    for slice in encoded.bytes.chunks(SLICE) {
+        decoder.write(slice, &mut out, limit)?;
+        admission.grow(&mut hold, out.capacity())?;
+        tokio::task::consume_budget().await;
+        if out.len() > limit {
+            return Err(Code::BodyTooLarge.into());
+        }
+    }
+    decoder.finish(&mut out)?;
+    if out.len() > limit {
+        return Err(Code::BodyTooLarge.into());
+    }
+    admission.grow(&mut hold, out.capacity())?;
+    Ok(Received {
+        bytes: out.into(),
+        hold,
+    })
+}
+
+enum Decoder {
+    Gzip(flate2::write::MultiGzDecoder<Vec<u8>>),
+    Zstd {
+        decoder: ZstdDecoder<'static>,
+        whole: bool,
+    },
+}
+
+impl Decoder {
+    fn new(coding: Coding) -> Result<Self, ApiError> {
+        if coding == Coding::Gzip {
+            return Ok(Self::Gzip(flate2::write::MultiGzDecoder::new(Vec::new())));
+        }
+        let internal = |_no_memory| ApiError::from(Code::Internal);
+        let mut decoder = ZstdDecoder::new().map_err(internal)?;
+        decoder
+            .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))
+            .map_err(internal)?;
+        Ok(Self::Zstd {
+            decoder,
+            whole: false,
+        })
+    }
+
+    /// Decodes a slice; stops early above the limit.
+    fn write(&mut self, slice: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(), ApiError> {
+        match self {
+            Self::Gzip(decoder) => {
+                decoder.write_all(slice).map_err(broken)?;
+                out.append(decoder.get_mut());
+                Ok(())
+            }
+            Self::Zstd { decoder, whole } => {
+                let mut input = InBuffer::around(slice);
+                let mut buffer = [0_u8; 16 * 1024];
+                loop {
+                    let before = input.pos();
+                    let mut output = OutBuffer::around(&mut buffer[..]);
+                    let hint = decoder.run(&mut input, &mut output).map_err(broken)?;
+                    let made = output.as_slice();
+                    out.extend_from_slice(made);
+                    if made.is_empty() && input.pos() == before {
+                        return Ok(());
+                    }
+                    *whole = hint == 0;
+                    if out.len() > limit {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(self, out: &mut Vec<u8>) -> Result<(), ApiError> {
+        match self {
+            Self::Gzip(decoder) => {
+                out.append(&mut decoder.finish().map_err(broken)?);
+                Ok(())
+            }
+            Self::Zstd { whole: true, .. } => Ok(()),
+            Self::Zstd { whole: false, .. } => Err(Code::InvalidCoding.into()),
+        }
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the shape that map_err wants"
+)]
+fn broken(_error: std::io::Error) -> ApiError {
+    Code::InvalidCoding.into()
+}
+
+/// An answer's body: parts one after another, whose admission ends when it is sent or dropped.
+pub(crate) struct Outgoing {
+    parts: std::collections::VecDeque<Bytes>,
+    left: u64,
+    _hold: Hold,
+}
+
+impl Outgoing {
+    pub(crate) fn new(parts: Vec<Bytes>, hold: Hold) -> Self {
+        let left = parts.iter().map(|part| part.len() as u64).sum();
+        Self {
+            parts: parts
+                .into_iter()
+                .filter(|part| part.has_remaining())
+                .collect(),
+            left,
+            _hold: hold,
+        }
+    }
+}
+
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        let part = self.parts.pop_front();
+        self.left = self
+            .left
+            .saturating_sub(part.as_ref().map_or(0, |part| part.len() as u64));
+        std::task::Poll::Ready(part.map(|part| Ok(http_body::Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.left)
+    }
+}

@@ -1,0 +1,173 @@
+//! `pspd cluster status`, `pspd node join-token` and `pspd node remove`: what is on the admin listeners.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::http::{Call, Http};
+use super::table::Table;
+use crate::cli::Output;
+use crate::console;
+use crate::exit::{Exit, OrProblem as _, Problem};
+use crate::status::{Cluster, Group, Node};
+
+/// Path of a node's report.
+const CLUSTER: &str = "/admin/v1/cluster";
+/// Path that makes join tokens.
+const TOKENS: &str = "/admin/v1/join-tokens";
+/// Path of the nodes; a node's own is this, a slash and its id.
+const NODES: &str = "/admin/v1/nodes";
+
+/// Prints what all nodes that can be reached say together.
+pub(super) async fn status(servers: &Http, output: Output) -> Result<(), Problem> {
+    let whole = gather(servers).await?;
+    let text = match output {
+        Output::Json => serde_json::to_string_pretty(&whole)
+            .or_problem(Exit::Failed, || "cannot print the status".to_owned())?,
+        Output::Table => tables(&whole),
+    };
+    console::line(text.trim_end()).or_problem(Exit::Failed, || "cannot write the status".to_owned())
+}
+
+async fn gather(servers: &Http) -> Result<Cluster, Problem> {
+    let mut reports = Vec::new();
+    let mut asked: Vec<String> = Vec::new();
+    let mut failed = Problem::new(Exit::Unavailable, "no server was named");
+    let mut next: Vec<String> = servers.servers().to_vec();
+    // Two rounds: the servers that were named, then those that they know of.
+    while let Some(server) = next.pop() {
+        asked.push(server.clone());
+        match servers.ask(&server, &Call::new(Method::GET, CLUSTER)).await {
+            Ok(body) => {
+                let report: Cluster = serde_json::from_slice(&body)
+                    .or_problem(Exit::Failed, || {
+                        format!("{server} does not report a cluster")
+                    })?;
+                for node in &report.nodes {
+                    let known = |url: &String| url.trim_end_matches('/') == node.admin;
+                    if !node.admin.is_empty() && !asked.iter().chain(&next).any(known) {
+                        next.push(node.admin.clone());
+                    }
+                }
+                reports.push(report);
+            }
+            Err(problem) => {
+                console::note(&format!("no report from {server}"));
+                failed = problem;
+            }
+        }
+    }
+    if reports.is_empty() {
+        return Err(failed.hint("is the cluster running? is this its admin listener?"));
+    }
+    reports.sort_by_key(|report| report.node);
+    Ok(Cluster::merge(reports))
+}
+
+fn tables(whole: &Cluster) -> String {
+    let mut nodes = Table::new([
+        "NODE",
+        "REGION",
+        "ZONE",
+        "PHASE",
+        "CONNECTED",
+        "LEADS",
+        "HTTP",
+        "PEER",
+    ]);
+    for Node {
+        id,
+        region,
+        zone,
+        phase,
+        peer,
+        http,
+        connected,
+        leads,
+        ..
+    } in &whole.nodes
+    {
+        let dash = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
+        nodes.row([
+            id.to_string(),
+            region.to_string(),
+            dash(zone),
+            dash(phase),
+            if *connected { "yes" } else { "no" }.to_owned(),
+            leads.to_string(),
+            dash(http),
+            dash(peer),
+        ]);
+    }
+    let mut groups = Table::new([
+        "GROUP",
+        "LEADER",
+        "TERM",
+        "LAST",
+        "COMMITTED",
+        "APPLIED",
+        "SNAPSHOT",
+        "LOG BYTES",
+        "REPLICAS (LAG)",
+    ]);
+    for group in &whole.groups {
+        groups.row([
+            group.group.clone(),
+            group
+                .leader
+                .map_or_else(|| "none".to_owned(), |node| node.to_string()),
+            group.term.to_string(),
+            group.last_index.to_string(),
+            group.committed_index.to_string(),
+            group.applied_index.to_string(),
+            group.snapshot_index.to_string(),
+            group.log_bytes.to_string(),
+            replicas(group),
+        ]);
+    }
+    format!("{}\n{}", nodes.text(), groups.text())
+}
+
+fn replicas(group: &Group) -> String {
+    let one = |replica: &crate::status::Replica| {
+        let lag = replica
+            .lag
+            .map_or_else(|| "?".to_owned(), |lag| lag.to_string());
+        let role = if replica.voter { "" } else { " learner" };
+        format!("{}({lag}){role}", replica.node)
+    };
+    group.replicas.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+/// Prints a token with which one new node may join.
+pub(super) async fn join_token(
+    servers: &Http,
+    replaces: Option<u64>,
+    minutes: u32,
+) -> Result<(), Problem> {
+    let token = make_join_token(servers, replaces, minutes).await?;
+    console::line(&token).or_problem(Exit::Failed, || "cannot write the token".to_owned())
+}
+
+/// A token with which one new node may join.
+pub(crate) async fn make_join_token(
+    servers: &Http,
+    replaces: Option<u64>,
+    minutes: u32,
+) -> Result<String, Problem> {
+    let wish = json!({ "replaces": replaces, "minutes": minutes });
+    let call = Call::new(Method::POST, TOKENS).json(wish.to_string().into_bytes());
+    let answer: Value = serde_json::from_slice(&servers.call(&call).await?)
+        .or_problem(Exit::Failed, || "the answer is not JSON".to_owned())?;
+    let token = answer
+        .get("token")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    token.ok_or_else(|| Problem::new(Exit::Failed, "the answer holds no token"))
+}
+
+/// Takes a node out for good.
+pub(super) async fn remove(servers: &Http, id: u64) -> Result<(), Problem> {
+    let path = format!("{NODES}/{id}");
+    servers.call(&Call::new(Method::DELETE, &path)).await?;
+    console::line(&id.to_string()).or_problem(Exit::Failed, || "cannot write the result".to_owned())
+}

@@ -1,0 +1,299 @@
+//! A read: from the replica on this node if it can be made fresh, else from another node's.
+//!
+//! Guarantees of a linearizable read: it shows every write acknowledged before it began; "expired" is only said when the
+//! shard's own time has passed the expiry, so it stays true unless the session is renewed. Of a local read: never older
+//! than the version named by the client, and it says how old it may be. What is damaged here is asked of another replica.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::id::{GroupId, NodeId, Version};
+use model::service::{Consistency, Failure, ReadReply, ReadRequest, Refused};
+use model::shard::{Live, Record, ShardHead};
+use model::time::UnixMillis;
+use tokio::time::Instant;
+
+use crate::service::Inner;
+use crate::service::client::busy;
+use crate::service::error::{TryError, Why};
+use crate::service::leader::stored_of;
+use crate::service::route::{AskError, Links, Target, pause};
+use crate::service::view::View;
+use crate::service::wire::{Reply, Request};
+use crate::shard::ShardGroup;
+
+/// What a replica's version is to the one that a client has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Covers {
+    Yes,
+    Behind,
+    /// The client has seen a branch of history that is no more.
+    Lost,
+}
+
+fn covers(current: Version, wanted: Version) -> Covers {
+    match current.epoch.cmp(&wanted.epoch) {
+        Ordering::Less => Covers::Behind,
+        Ordering::Equal if current.revision < wanted.revision => Covers::Behind,
+        Ordering::Greater if current.revision < wanted.revision => Covers::Lost,
+        Ordering::Equal | Ordering::Greater => Covers::Yes,
+    }
+}
+
+/// The version that a request must at least be answered with.
+const fn floor(request: &ReadRequest) -> Option<Version> {
+    match request.consistency {
+        Consistency::Linearizable => None,
+        Consistency::Local { at_least } => at_least,
+    }
+}
+
+/// Tries of damaged replicas before damage is the answer: a group has seldom more replicas.
+const MAX_DAMAGED: usize = 4;
+
+impl Inner {
+    /// See [`model::service::Sessions::read`].
+    pub(super) async fn read(&self, request: &ReadRequest) -> Result<ReadReply, Failure> {
+        let Some(_admitted) = self.clients.admit(0) else {
+            self.metrics.refused_busy.increment(1);
+            return Err(busy());
+        };
+        let begun = Instant::now();
+        let deadline = Self::deadline_in(request.timeout);
+        let result = self.read_until(request, deadline).await;
+        self.metrics.read_ended(begun.elapsed(), &result);
+        result
+    }
+
+    pub(super) async fn read_until(
+        &self,
+        request: &ReadRequest,
+        deadline: Instant,
+    ) -> Result<ReadReply, Failure> {
+        let mut avoid = Vec::new();
+        let mut damaged = 0;
+        loop {
+            let error = match self.try_read(request, deadline, &mut avoid).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            damaged += usize::from(error == TryError::Damaged);
+            let other_replica = error == TryError::Damaged && damaged < MAX_DAMAGED;
+            let pause = pause();
+            if !(error.may_retry() || other_replica) || Instant::now() + pause >= deadline {
+                return Err(error.into_failure(false));
+            }
+            self.metrics.retries.increment(1);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn try_read(
+        &self,
+        request: &ReadRequest,
+        deadline: Instant,
+        avoid: &mut Vec<NodeId>,
+    ) -> Result<ReadReply, TryError> {
+        let links = self.links()?;
+        let group = self.group_of(&links, request.session)?;
+        let mut request = request.clone();
+        let floor = floor(&request);
+        if let Some(local) = links.directory.local(group) {
+            // A local read waits here for half its time, and leaves the other half for the leader.
+            let until = Instant::now() + Self::left(deadline)? / 2;
+            match self.read_here(&local, &request, until).await {
+                Err(TryError::NotLeader(_) | TryError::NotReady(_) | TryError::Damaged) => {}
+                end => return end,
+            }
+            request.consistency = Consistency::Linearizable;
+        }
+        let reply = self
+            .read_there(&links, group, request, (deadline, avoid))
+            .await?;
+        let version = match &reply {
+            ReadReply::Found { stored, .. } => stored.version,
+            ReadReply::Unchanged { version, .. } => *version,
+        };
+        match floor.map_or(Covers::Yes, |floor| covers(version, floor)) {
+            Covers::Yes => Ok(reply),
+            Covers::Behind => Err(TryError::NotReady(Why::Stale)),
+            Covers::Lost => Err(Refused::BranchLost.into()),
+        }
+    }
+
+    /// Asks another node: the leader's if it is known.
+    async fn read_there(
+        &self,
+        links: &Links,
+        group: GroupId,
+        mut request: ReadRequest,
+        (deadline, avoid): (Instant, &mut Vec<NodeId>),
+    ) -> Result<ReadReply, TryError> {
+        let node = match self.leader(links, group, avoid)? {
+            Target::Node(node) => node,
+            // This replica leads and could not answer: another one may lead by now.
+            Target::Here(_) => self.any_other(links, group, avoid)?,
+        };
+        let until = self.try_deadline(deadline, 0);
+        request.timeout = Self::left(until)?;
+        let asked = Instant::now();
+        let reply = match self
+            .ask(links, (node, group), Request::Read(request), until)
+            .await
+        {
+            Ok(Reply::Read(reply)) => reply,
+            Ok(_) => return Err(TryError::NotReady(Why::NotUnderstood)),
+            Err(error) => {
+                if let AskError::Failed(TryError::NotLeader(leader)) = &error {
+                    self.learn_leader(group, *leader);
+                    avoid.clear();
+                }
+                avoid.push(node);
+                return Err(error.of_a_read());
+            }
+        };
+        Ok(aged(reply, asked.elapsed()))
+    }
+
+    /// Reads from the replica on this node.
+    pub(super) async fn read_here(
+        &self,
+        group: &Arc<dyn ShardGroup>,
+        request: &ReadRequest,
+        deadline: Instant,
+    ) -> Result<ReadReply, TryError> {
+        match request.consistency {
+            Consistency::Linearizable => {
+                let timeout = Self::left(deadline)?.min(self.config.barrier_timeout);
+                group.barrier(timeout).await?;
+                let view = View::of(group);
+                if let Some(at) = self.expired(group, &view, request, deadline).await? {
+                    return Err(Refused::Expired { at }.into());
+                }
+                self.answer(&View::of(group), request, None).await
+            }
+            Consistency::Local { at_least } => {
+                let view = reach(group, request, at_least, deadline).await?;
+                let age = group.staleness().ok_or(TryError::NotReady(Why::Stale))?;
+                let now = ShardHead::load(&view)?.log_time;
+                if let Some(Record::Live(live)) =
+                    Record::load(&view, request.tenant, request.session)?
+                    && let Some(at) = live.expires.filter(|at| *at <= now)
+                {
+                    return Err(Refused::Expired { at }.into());
+                }
+                self.answer(&view, request, Some(age)).await
+            }
+        }
+    }
+
+    /// When the session expired, if its time is over for good: log time as applied has passed it. The leader makes it
+    /// pass if its own time has; a follower that cannot tell sends the reader to the leader.
+    async fn expired(
+        &self,
+        group: &Arc<dyn ShardGroup>,
+        view: &View,
+        request: &ReadRequest,
+        deadline: Instant,
+    ) -> Result<Option<UnixMillis>, TryError> {
+        let record = Record::load(view, request.tenant, request.session)?;
+        let Some(Record::Live(Live {
+            expires: Some(at), ..
+        })) = record
+        else {
+            return Ok(None);
+        };
+        if at <= ShardHead::load(view)?.log_time {
+            return Ok(Some(at));
+        }
+        if group.is_leader() {
+            if group.log_time() < at {
+                return Ok(None);
+            }
+            group.advance(at, deadline).await.map_err(|error| {
+                // An empty entry changes no session, so nothing is unknown to a reader.
+                match TryError::from(error) {
+                    TryError::Unknown => TryError::NotReady(Why::NoQuorum),
+                    error => error,
+                }
+            })?;
+            // The session may have been renewed meanwhile.
+            let renewed = Record::load(&View::of(group), request.tenant, request.session)?;
+            return Ok(match renewed {
+                Some(Record::Live(live)) => live.expires.filter(|now| *now <= at),
+                Some(Record::Tombstone(_)) | None => None,
+            });
+        }
+        if self.clock.now().plus(CLOCK_SPREAD) < at {
+            return Ok(None);
+        }
+        Err(TryError::NotLeader(group.leader()))
+    }
+
+    /// What a view says.
+    async fn answer(
+        &self,
+        view: &View,
+        request: &ReadRequest,
+        staleness: Option<Duration>,
+    ) -> Result<ReadReply, TryError> {
+        let who = (request.tenant, request.session);
+        let live = match Record::load(view, who.0, who.1)? {
+            Some(Record::Live(live)) => live,
+            Some(Record::Tombstone(_)) | None => return Err(Refused::NotFound.into()),
+        };
+        let version = live.version;
+        if request.known.contains(&version) {
+            return Ok(ReadReply::Unchanged { version, staleness });
+        }
+        let plain = self.open(view, who, &live).await?;
+        Ok(ReadReply::Found {
+            stored: Box::new(stored_of(who.1, &live, &plain)),
+            staleness,
+        })
+    }
+}
+
+/// A node further than this from the shard's time gives up leadership (`design.md`, section 6).
+const CLOCK_SPREAD: Duration = Duration::from_secs(1);
+
+/// A view that has the version asked for, waiting for it until the deadline.
+async fn reach(
+    group: &Arc<dyn ShardGroup>,
+    request: &ReadRequest,
+    at_least: Option<Version>,
+    deadline: Instant,
+) -> Result<View, TryError> {
+    let mut applied = group.applied();
+    loop {
+        applied.mark_unchanged();
+        let view = View::of(group);
+        let Some(wanted) = at_least else {
+            return Ok(view);
+        };
+        let current = match Record::load(&view, request.tenant, request.session)? {
+            Some(Record::Live(live)) => Some(live.version),
+            Some(Record::Tombstone(tombstone)) => Some(tombstone.version),
+            None => None,
+        };
+        match current.map_or(Covers::Behind, |current| covers(current, wanted)) {
+            Covers::Yes => return Ok(view),
+            Covers::Lost => return Err(Refused::BranchLost.into()),
+            Covers::Behind => {}
+        }
+        let change = tokio::time::timeout_at(deadline, applied.changed()).await;
+        if !matches!(change, Ok(Ok(()))) {
+            return Err(TryError::NotReady(Why::Stale));
+        }
+    }
+}
+
+/// An answer from elsewhere is older by the time it took.
+fn aged(mut reply: ReadReply, by: Duration) -> ReadReply {
+    let (ReadReply::Found { staleness, .. } | ReadReply::Unchanged { staleness, .. }) = &mut reply;
+    if let Some(staleness) = staleness {
+        *staleness = staleness.saturating_add(by);
+    }
+    reply
+}

@@ -1,3 +1,0 @@
-//! What the tests of documents share.
-
-pub(crate) mod random;
