@@ -227,7 +227,10 @@ impl<K: Kind> Proposer<K> {
         queues.small_bytes = 0;
         drop(queues);
         self.0.work.notify_one();
-        refuse(small.into_iter().chain(bulk).collect(), &ProposeError::NotLeader { leader: None });
+        refuse(
+            small.into_iter().chain(bulk).collect(),
+            &ProposeError::NotLeader { leader: None },
+        );
     }
 
     /// Makes entries of what waits, until the group stops.
@@ -264,16 +267,21 @@ impl<K: Kind> Proposer<K> {
     fn take(&self) -> Option<Batch<K>> {
         let mut queues = self.0.queues.lock();
         let queues = &mut *queues;
-        let full = queues.small.len() >= MAX_BATCH_COMMANDS || queues.small_bytes >= MAX_BATCH_BYTES;
+        let full =
+            queues.small.len() >= MAX_BATCH_COMMANDS || queues.small_bytes >= MAX_BATCH_BYTES;
         let may = queues.entries == 0 || (full && queues.entries < MAX_ENTRIES);
         let mut waiting = Vec::new();
         let mut bytes = 0;
         while may && waiting.len() < MAX_BATCH_COMMANDS {
-            let Some(first) = queues.small.front() else { break };
+            let Some(first) = queues.small.front() else {
+                break;
+            };
             if !waiting.is_empty() && bytes + first.weight > MAX_BATCH_BYTES {
                 break;
             }
-            let Some(first) = queues.small.pop_front() else { break };
+            let Some(first) = queues.small.pop_front() else {
+                break;
+            };
             queues.bytes -= first.weight;
             queues.small_bytes -= first.weight;
             if !first.claimed.swap(true, Ordering::AcqRel) {

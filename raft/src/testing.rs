@@ -71,7 +71,9 @@ pub struct Echo {
 
 impl EventSink for Echo {
     fn committed(&self, group: GroupId, events: Vec<Event>) {
-        self.events.lock().extend(events.into_iter().map(|event| (group, event)));
+        self.events
+            .lock()
+            .extend(events.into_iter().map(|event| (group, event)));
     }
 
     fn replaced(&self, _group: GroupId) {}
@@ -136,7 +138,9 @@ impl Cluster {
     #[must_use]
     pub fn new(seed: u64, nodes: u64, shards: u16) -> Self {
         let authority = Authority::create(name(), NOW).expect("an authority is made");
-        let first: Vec<_> = (1..=nodes).map(|node| (NodeId(node), address(node))).collect();
+        let first: Vec<_> = (1..=nodes)
+            .map(|node| (NodeId(node), address(node)))
+            .collect();
         let mut cluster = Self {
             net: Net::new(seed),
             tuning: Tuning::default(),
@@ -194,11 +198,11 @@ impl Cluster {
     /// # Panics
     /// When there is no such machine.
     pub async fn start(&mut self, node: NodeId) -> Result<(), StartError> {
-        let validity = Validity {
-            now: NOW,
-            days: 30,
-        };
-        let identity = self.authority.identity(node, validity).expect("an identity is made");
+        let validity = Validity { now: NOW, days: 30 };
+        let identity = self
+            .authority
+            .identity(node, validity)
+            .expect("an identity is made");
         let listen = ([127, 0, 0, 1], 0).into();
         let is_first = self.first.iter().any(|(first, _)| *first == node);
         let machine = self.machines.get_mut(&node).expect("the machine was added");
@@ -210,7 +214,11 @@ impl Cluster {
             region: region(),
             region_name: "test".to_owned(),
             shards: self.shards,
-            seed: if is_first { self.first.clone() } else { Vec::new() },
+            seed: if is_first {
+                self.first.clone()
+            } else {
+                Vec::new()
+            },
             transport: crate::transport::Config::new(listen, identity),
             authority: Some(Arc::clone(&self.authority)),
             tuning: self.tuning.clone(),
@@ -251,7 +259,13 @@ impl Cluster {
     /// When there is no such machine.
     #[must_use]
     pub fn clock(&self, node: NodeId) -> Arc<TestClock> {
-        Arc::clone(&self.machines.get(&node).expect("the machine was added").clock)
+        Arc::clone(
+            &self
+                .machines
+                .get(&node)
+                .expect("the machine was added")
+                .clock,
+        )
     }
 
     /// The node's own disk, for a machine that joins.
@@ -260,7 +274,13 @@ impl Cluster {
     /// When there is no such machine.
     #[must_use]
     pub fn own_disk(&self, node: NodeId) -> Arc<dyn Disk> {
-        Arc::new(self.machines.get(&node).expect("the machine was added").own.clone())
+        Arc::new(
+            self.machines
+                .get(&node)
+                .expect("the machine was added")
+                .own
+                .clone(),
+        )
     }
 
     /// Admits a machine that was added under the id that the cluster gives out next, as a join would, and starts it.
@@ -269,7 +289,10 @@ impl Cluster {
     /// When the cluster does not admit it, or gives it another id.
     pub async fn admit(&mut self, through: NodeId, replaces: Option<NodeId>) -> NodeId {
         let address = address(self.machines.len() as u64 + 1);
-        let granted = self.host(through).admit_for_test(region(), address, replaces).await;
+        let granted = self
+            .host(through)
+            .admit_for_test(region(), address, replaces)
+            .await;
         let (node, meta) = granted.expect("the cluster admits a node");
         self.add(node);
         let map = crate::life::Map { node, meta };
@@ -281,7 +304,10 @@ impl Cluster {
     /// Nodes that run.
     #[must_use]
     pub fn running(&self) -> Vec<NodeId> {
-        let running = self.machines.iter().filter(|(_, machine)| machine.host.is_some());
+        let running = self
+            .machines
+            .iter()
+            .filter(|(_, machine)| machine.host.is_some());
         running.map(|(node, _)| *node).collect()
     }
 
@@ -307,8 +333,12 @@ impl Cluster {
 
     /// Cuts a node off from all others.
     pub fn silence(&self, node: NodeId) {
-        let others: Vec<NodeId> =
-            self.machines.keys().copied().filter(|other| *other != node).collect();
+        let others: Vec<NodeId> = self
+            .machines
+            .keys()
+            .copied()
+            .filter(|other| *other != node)
+            .collect();
         self.net.isolate(node, &others);
     }
 
@@ -365,7 +395,9 @@ impl Cluster {
 
     /// Waits until every shard has a leader among the running nodes.
     pub async fn led(&self) {
-        let all = |cluster: &Self| (0..cluster.shards).all(|number| cluster.leader(shard(number)).is_some());
+        let all = |cluster: &Self| {
+            (0..cluster.shards).all(|number| cluster.leader(shard(number)).is_some())
+        };
         self.until("every shard has a leader", all).await;
     }
 
@@ -380,7 +412,8 @@ impl Cluster {
 
     /// Waits for a leader, and returns it.
     pub async fn wait_leader(&self, group: GroupId) -> NodeId {
-        self.until("a leader", |cluster| cluster.leader(group).is_some()).await;
+        self.until("a leader", |cluster| cluster.leader(group).is_some())
+            .await;
         self.leader(group).unwrap_or_default()
     }
 
@@ -426,7 +459,9 @@ pub async fn write(group: &dyn ShardGroup, id: u64, data: &[u8]) -> Result<Outco
         chunk: chunk(id),
         data: Blob(Bytes::copy_from_slice(data)),
     };
-    group.propose(command, Instant::now() + Duration::from_secs(2)).await
+    group
+        .propose(command, Instant::now() + Duration::from_secs(2))
+        .await
 }
 
 /// What a replica has of a test's chunk.

@@ -28,15 +28,27 @@ pub(crate) fn ours(inner: &Arc<Inner>) -> Bytes {
 /// Whether to talk to `from`, which says `hello`.
 pub(crate) fn check(inner: &Arc<Inner>, from: NodeId, hello: &[u8]) -> Result<(), Refusal> {
     let Ok(hello) = codec::decode::<Hello>(hello) else {
-        return Err(life::refusal(from, life::BAD_HELLO, "its greeting does not decode"));
+        return Err(life::refusal(
+            from,
+            life::BAD_HELLO,
+            "its greeting does not decode",
+        ));
     };
     let map = inner.map();
     if map.removed.contains(&from) {
-        return Err(life::refusal(from, life::REMOVED, "it was removed from the cluster"));
+        return Err(life::refusal(
+            from,
+            life::REMOVED,
+            "it was removed from the cluster",
+        ));
     }
     let known = |cluster: [u8; 16]| cluster != [0; 16];
     if known(map.cluster) && known(hello.cluster) && map.cluster != hello.cluster {
-        return Err(life::refusal(from, life::OTHER_CLUSTER, "it belongs to another cluster"));
+        return Err(life::refusal(
+            from,
+            life::OTHER_CLUSTER,
+            "it belongs to another cluster",
+        ));
     }
     for opened in inner.all_opened() {
         let group = opened.replica.parts.group;
@@ -45,7 +57,11 @@ pub(crate) fn check(inner: &Arc<Inner>, from: NodeId, hello: &[u8]) -> Result<()
         let acknowledged = acknowledged(&opened, from);
         if last < acknowledged {
             tracing::error!(node = %from, %group, last, acknowledged, "a peer lost a part of its log");
-            return Err(life::refusal(from, life::LOST_LOG, "it has less log than it acknowledged"));
+            return Err(life::refusal(
+                from,
+                life::LOST_LOG,
+                "it has less log than it acknowledged",
+            ));
         }
     }
     inner.memory.meet(from, hello.life)
@@ -55,7 +71,10 @@ pub(crate) fn check(inner: &Arc<Inner>, from: NodeId, hello: &[u8]) -> Result<()
 fn acknowledged(opened: &Opened, node: NodeId) -> u64 {
     let metrics = opened.replica.parts.raft.metrics();
     let metrics = metrics.borrow_watched();
-    let matched = metrics.replication.as_ref().and_then(|peers| peers.get(&node.0).copied().flatten());
+    let matched = metrics
+        .replication
+        .as_ref()
+        .and_then(|peers| peers.get(&node.0).copied().flatten());
     let committed = metrics.local_committed.map_or(0, |id| id.index);
     matched.map_or(0, |id| id.index.min(committed))
 }

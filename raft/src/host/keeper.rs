@@ -29,11 +29,17 @@ pub(crate) async fn sweep(inner: Arc<Inner>) {
 /// Bounds the log and what a restart must replay.
 pub(crate) async fn bound(inner: Arc<Inner>) {
     while inner.pause(EVERY).await {
-        let Some(stats) = inner.log.lock().as_ref().map(LogEngine::stats) else { return };
+        let Some(stats) = inner.log.lock().as_ref().map(LogEngine::stats) else {
+            return;
+        };
         inner.no_room.store(stats.no_room, Ordering::Relaxed);
         // Old entries of a quiet group keep a segment: only worth a snapshot when many are in use.
         let crowded = stats.segments.saturating_mul(2) > inner.tuning.log.max_segments;
-        let pinning = if crowded || stats.no_room { stats.oldest_groups } else { Vec::new() };
+        let pinning = if crowded || stats.no_room {
+            stats.oldest_groups
+        } else {
+            Vec::new()
+        };
         for opened in inner.all_opened() {
             let raw = opened.replica.parts.group.to_raw();
             let large = opened.replica.parts.log.bytes() > inner.tuning.log_bytes;
@@ -41,8 +47,11 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
                 shorten(&opened).await;
             }
         }
-        let tablets: Vec<_> =
-            inner.all_opened().iter().map(|opened| opened.replica.parts.store.current()).collect();
+        let tablets: Vec<_> = inner
+            .all_opened()
+            .iter()
+            .map(|opened| opened.replica.parts.store.current())
+            .collect();
         let limit_bytes = inner.tuning.replay_bytes;
         match spawn_blocking(move || FlushPolicy { limit_bytes }.run(&tablets)).await {
             Ok(Err(error)) => tracing::error!(%error, "state cannot be flushed"),

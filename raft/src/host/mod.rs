@@ -72,7 +72,9 @@ pub struct Host {
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("node", &self.inner.me).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("node", &self.inner.me)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,9 +145,10 @@ impl Host {
         attach: impl FnOnce(Ground) -> Attached,
     ) -> Result<Self, StartError> {
         let transport = config.transport.clone();
-        let (engines, config) = spawn_blocking(move || Engines::on_disk(&config).map(|it| (it, config)))
-            .await
-            .map_err(|error| StartError::Config(error.to_string()))??;
+        let (engines, config) =
+            spawn_blocking(move || Engines::on_disk(&config).map(|it| (it, config)))
+                .await
+                .map_err(|error| StartError::Config(error.to_string()))??;
         let connect = |inbound| Transport::start(transport, inbound);
         Self::start_on(config, engines, clock, connect, attach).await
     }
@@ -259,7 +262,9 @@ impl Host {
     #[must_use]
     pub fn leaderless(&self) -> Vec<GroupId> {
         let opened = self.inner.all_opened();
-        let lost = opened.iter().filter(|opened| opened.replica.role().leader.is_none());
+        let lost = opened
+            .iter()
+            .filter(|opened| opened.replica.role().leader.is_none());
         lost.map(|opened| opened.replica.parts.group).collect()
     }
 

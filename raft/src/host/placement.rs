@@ -53,7 +53,9 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 /// The next step of one group.
 fn step(map: &MetaState, view: &GroupView) -> Option<Step> {
     let active = |node: &NodeId| {
-        map.nodes.get(node).is_some_and(|record| record.phase == NodePhase::Active)
+        map.nodes
+            .get(node)
+            .is_some_and(|record| record.phase == NodePhase::Active)
     };
     let group = view.group;
     if group == GroupId::Meta && view.stable {
@@ -74,8 +76,15 @@ fn step(map: &MetaState, view: &GroupView) -> Option<Step> {
 
 /// A node that leaves and that no group has on record.
 fn gone(map: &MetaState) -> Option<NodeId> {
-    let held = |node: &NodeId| map.replicas.values().any(|replicas| replicas.contains(node));
-    let mut leaving = map.nodes.iter().filter(|(_, record)| record.phase == NodePhase::Leaving);
+    let held = |node: &NodeId| {
+        map.replicas
+            .values()
+            .any(|replicas| replicas.contains(node))
+    };
+    let mut leaving = map
+        .nodes
+        .iter()
+        .filter(|(_, record)| record.phase == NodePhase::Leaving);
     leaving.find(|(node, _)| !held(node)).map(|(node, _)| *node)
 }
 
@@ -121,12 +130,16 @@ async fn carry_out(inner: &Arc<Inner>, replica: &Replica, step: Step) {
         Step::ChangeVoters { voters, .. } => {
             let voters: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
             let changed = raft.change_membership(voters, false);
-            timeout(CHANGE, changed).await.map(|result| result.map(drop))
+            timeout(CHANGE, changed)
+                .await
+                .map(|result| result.map(drop))
         }
         Step::DropLearner { node, .. } => {
             let remove = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
             let changed = raft.change_membership(remove, false);
-            timeout(CHANGE, changed).await.map(|result| result.map(drop))
+            timeout(CHANGE, changed)
+                .await
+                .map(|result| result.map(drop))
         }
         Step::Record { group, replicas } => {
             return report(inner, MetaCommand::Place { group, replicas }).await;

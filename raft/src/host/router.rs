@@ -67,7 +67,9 @@ impl Router {
         if let Some(indices) = leased {
             return reply.send(Ok(reads::encode_indices(&indices)));
         }
-        self.0.tasks.spawn(async move { reply.send(Ok(reads::answer(replicas).await)) });
+        self.0
+            .tasks
+            .spawn(async move { reply.send(Ok(reads::answer(replicas).await)) });
     }
 
     fn census(&self, reply: Reply) {
@@ -134,7 +136,10 @@ impl Inbound for Router {
     }
 
     fn stream(&self, from: NodeId, open: StreamOpen, stream: ByteStream) {
-        let opened = self.0.opened(open.group).filter(|_| open.kind == kinds::SNAPSHOT);
+        let opened = self
+            .0
+            .opened(open.group)
+            .filter(|_| open.kind == kinds::SNAPSHOT);
         match opened {
             Some(opened) if !self.0.stop.is_cancelled() => {
                 opened.door.snapshot(open.header, stream);
@@ -159,6 +164,8 @@ impl Inbound for Router {
 
     fn join(&self, request: Bytes, reply: Reply) {
         let inner = Arc::clone(&self.0);
-        self.0.tasks.spawn(async move { reply.send(admit::admit(&inner, &request).await) });
+        self.0
+            .tasks
+            .spawn(async move { reply.send(admit::admit(&inner, &request).await) });
     }
 }
