@@ -13,11 +13,11 @@ use model::time::UnixMillis;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::machine::Seen;
 use crate::proposer::{MetaKind, Proposer, ShardKind};
 use crate::reads::PeerReads;
 use crate::replica::{NoIndex, Replica};
 use crate::shard::{BarrierError, ProposeError, ShardGroup};
-use crate::machine::Seen;
 
 /// How long to wait before asking again when nobody leads.
 const AGAIN: Duration = Duration::from_millis(10);
@@ -72,7 +72,9 @@ impl ShardGroup for ShardReplica {
 
     async fn propose(&self, command: Command, deadline: Instant) -> Result<Outcome, ProposeError> {
         if !self.is_leader() {
-            let leader = self.leader().filter(|leader| *leader != self.replica.parts.me);
+            let leader = self
+                .leader()
+                .filter(|leader| *leader != self.replica.parts.me);
             return Err(ProposeError::NotLeader { leader });
         }
         let frees = matches!(command, Command::Delete { .. } | Command::Sweep);
@@ -93,14 +95,21 @@ impl ShardGroup for ShardReplica {
     }
 
     fn log_time(&self) -> UnixMillis {
-        let next = self.replica.role().ready.then(|| self.replica.time.next()).flatten();
+        let next = self
+            .replica
+            .role()
+            .ready
+            .then(|| self.replica.time.next())
+            .flatten();
         next.unwrap_or_else(|| self.replica.parts.progress.log_time())
     }
 
     async fn advance(&self, at: UnixMillis, deadline: Instant) -> Result<(), ProposeError> {
         let applied = || ShardHead::load(&Seen(self.view())).map(|head| head.log_time);
         while applied().map_err(|_unreadable| ProposeError::Busy)? < at {
-            let leader = self.leader().filter(|leader| *leader != self.replica.parts.me);
+            let leader = self
+                .leader()
+                .filter(|leader| *leader != self.replica.parts.me);
             let Some(now) = self.replica.time.next().filter(|_| self.is_leader()) else {
                 return Err(ProposeError::NotLeader { leader });
             };
@@ -144,7 +153,11 @@ pub(crate) async fn barrier(
             Ok(Err(NoIndex::NotLeader | NoIndex::NoQuorum)) => {}
             Ok(Ok(index)) => {
                 let applied = replica.wait_applied(index, deadline).await;
-                return if applied { Ok(()) } else { Err(BarrierError::NotReady) };
+                return if applied {
+                    Ok(())
+                } else {
+                    Err(BarrierError::NotReady)
+                };
             }
         }
         // Another may lead soon.
@@ -164,7 +177,10 @@ async fn point(replica: &Arc<Replica>, reads: &Arc<PeerReads>) -> Result<u64, No
         None => Err(NoIndex::NotLeader),
         Some(leader) if leader == replica.parts.me => replica.read_index().await,
         Some(leader) => {
-            let point = reads.ask(leader, replica.parts.group).await.ok_or(NoIndex::NotLeader)?;
+            let point = reads
+                .ask(leader, replica.parts.group)
+                .await
+                .ok_or(NoIndex::NotLeader)?;
             replica.probed(point.sent, point.index);
             Ok(point.index)
         }

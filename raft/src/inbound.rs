@@ -57,7 +57,10 @@ impl Door {
         };
         if request.lane == Lane::Control {
             // A heartbeat has no entries: its order among them does not matter.
-            self.replica.parts.tasks.spawn(carry_out(self.raft(), append, reply));
+            self.replica
+                .parts
+                .tasks
+                .spawn(carry_out(self.raft(), append, reply));
             return;
         }
         let mut lanes = self.lanes.lock();
@@ -85,7 +88,11 @@ impl Door {
         }
         let raft = self.raft();
         self.replica.parts.tasks.spawn(async move {
-            let answer = if pre { raft.pre_vote(vote).await } else { raft.vote(vote).await };
+            let answer = if pre {
+                raft.pre_vote(vote).await
+            } else {
+                raft.vote(vote).await
+            };
             let answer = answer.map(|answer| message::encode_vote_response(&answer));
             reply.send(answer.map_err(not_ready));
         });
@@ -107,7 +114,9 @@ impl Door {
 
     /// A snapshot comes.
     pub(crate) fn snapshot(self: &Arc<Self>, header: Bytes, stream: ByteStream) {
-        let Ok(offer) = Offer::decode(header) else { return };
+        let Ok(offer) = Offer::decode(header) else {
+            return;
+        };
         if self.receiving.swap(true, Ordering::AcqRel) {
             // The leader tries again; the transfer under way goes on or ends by its own limit.
             return;
@@ -124,8 +133,13 @@ impl Door {
 
     async fn receive(&self, offer: Offer, mut stream: ByteStream) -> std::io::Result<()> {
         let store = self.replica.parts.store.clone();
-        let snapshot = snapshot::receive(&offer, store, &mut stream).await?.named()?;
-        let installed = self.raft().install_full_snapshot(offer.vote, snapshot).await;
+        let snapshot = snapshot::receive(&offer, store, &mut stream)
+            .await?
+            .named()?;
+        let installed = self
+            .raft()
+            .install_full_snapshot(offer.vote, snapshot)
+            .await;
         let installed = installed.map_err(std::io::Error::other)?;
         snapshot::finish(&installed.vote, stream).await
     }
@@ -140,7 +154,9 @@ async fn carry_out(raft: Raft, append: AppendRequest, reply: Reply) {
     let previous = append.prev_log_id;
     let last = append.entries.last().map(RaftEntry::log_id).or(previous);
     reply.send(match raft.append_entries(append).await {
-        Ok(answer) => Ok(message::encode_appended(&answer.into_stream_result(previous, last))),
+        Ok(answer) => Ok(message::encode_appended(
+            &answer.into_stream_result(previous, last),
+        )),
         Err(error) => Err(not_ready(error)),
     });
 }

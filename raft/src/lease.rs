@@ -41,7 +41,10 @@ impl SleepWatch {
         if now.saturating_sub(before) > SLEPT {
             *self.woke.lock() = Some(Instant::now());
             self.ahead.store(now, Ordering::Release);
-            tracing::warn!(seconds = (now - before) / 1_000_000_000, "the machine slept");
+            tracing::warn!(
+                seconds = (now - before) / 1_000_000_000,
+                "the machine slept"
+            );
             return false;
         }
         self.woke.lock().is_none_or(|woke| at > woke)
@@ -51,7 +54,9 @@ impl SleepWatch {
 fn ahead() -> i64 {
     let nanos = |id| {
         let at = clock_gettime(id);
-        at.tv_sec.saturating_mul(1_000_000_000).saturating_add(at.tv_nsec)
+        at.tv_sec
+            .saturating_mul(1_000_000_000)
+            .saturating_add(at.tv_nsec)
     };
     nanos(ClockId::Boottime).saturating_sub(nanos(ClockId::Monotonic))
 }

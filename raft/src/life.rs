@@ -136,7 +136,11 @@ impl Memory {
         let mut seen = self.seen.lock();
         let highest = seen.entry(node).or_insert(0);
         if life < *highest {
-            return Err(refusal(node, OLD_LIFE, "its disk is older than what it showed before"));
+            return Err(refusal(
+                node,
+                OLD_LIFE,
+                "its disk is older than what it showed before",
+            ));
         }
         if life > *highest {
             *highest = life;
@@ -150,7 +154,9 @@ impl Memory {
     /// # Errors
     /// When it is damaged or cannot be read.
     pub(crate) fn map(&self) -> io::Result<Option<Map>> {
-        read(&*self.disk, MAP)?.map(|bytes| decode(&bytes, MAP)).transpose()
+        read(&*self.disk, MAP)?
+            .map(|bytes| decode(&bytes, MAP))
+            .transpose()
     }
 
     /// Replaces the map. Blocks.
@@ -182,7 +188,9 @@ fn read(disk: &dyn Disk, name: &str) -> io::Result<Option<Bytes>> {
     if file.read_at(&mut bytes, 0)? != length {
         return Err(damaged(name));
     }
-    let Some((sum, body)) = bytes.split_at_checked(CHECKSUM) else { return Err(damaged(name)) };
+    let Some((sum, body)) = bytes.split_at_checked(CHECKSUM) else {
+        return Err(damaged(name));
+    };
     if blake3::hash(body).as_bytes() != sum {
         return Err(damaged(name));
     }
@@ -206,10 +214,16 @@ fn write(disk: &dyn Disk, name: &str, body: &[u8]) -> io::Result<()> {
 
 fn decode<T: Decode<()>>(bytes: &[u8], name: &str) -> io::Result<T> {
     codec::decode(bytes).map_err(|error| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("the file {name} is damaged: {error}"))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the file {name} is damaged: {error}"),
+        )
     })
 }
 
 fn damaged(name: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the file {name} is missing or damaged"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the file {name} is missing or damaged"),
+    )
 }

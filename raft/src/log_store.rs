@@ -36,7 +36,11 @@ impl LogStore {
         if from >= end {
             return Ok(Vec::new());
         }
-        self.log.read(from, end, bytes)?.into_iter().map(decode).collect()
+        self.log
+            .read(from, end, bytes)?
+            .into_iter()
+            .map(decode)
+            .collect()
     }
 
     /// First and end of what a range covers of the log that is there.
@@ -60,7 +64,9 @@ impl LogStore {
 
 impl std::fmt::Debug for LogStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogStore").field("state", &self.log.state()).finish()
+        f.debug_struct("LogStore")
+            .field("state", &self.log.state())
+            .finish()
     }
 }
 
@@ -146,8 +152,11 @@ impl RaftLogStorage<Types> for LogStore {
         };
         let (done, saved) = oneshot::channel();
         // Nobody waits any more when the group stops.
-        self.log.save_vote(vote, Box::new(move |result| drop(done.send(result))));
-        saved.await.map_err(|_gone| io::Error::other("the log stopped"))?
+        self.log
+            .save_vote(vote, Box::new(move |result| drop(done.send(result))));
+        saved
+            .await
+            .map_err(|_gone| io::Error::other("the log stopped"))?
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
@@ -171,13 +180,17 @@ impl RaftLogStorage<Types> for LogStore {
                 payload: message::encode_payload(&entry.payload),
             })
             .collect();
-        self.log.append(entries, Box::new(move |result| callback.io_completed(result)));
+        self.log.append(
+            entries,
+            Box::new(move |result| callback.io_completed(result)),
+        );
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         // A failure to sync it also fails the append that follows in the same queue.
-        self.log.truncate_after(last.map(|id| id.index), Box::new(log_failure));
+        self.log
+            .truncate_after(last.map(|id| id.index), Box::new(log_failure));
         Ok(())
     }
 

@@ -126,7 +126,9 @@ impl LogTime {
     /// Slews towards `median`, by at most 0.1 % of the time since the last call.
     pub(crate) fn steer(&self, median: UnixMillis) {
         let mut running = self.0.lock();
-        let Some(running) = running.as_mut() else { return };
+        let Some(running) = running.as_mut() else {
+            return;
+        };
         let passed = running.since.elapsed();
         let now = running.base.plus(passed);
         let most = passed / SLEW;

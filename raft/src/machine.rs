@@ -186,7 +186,9 @@ impl Machine {
         }
         self.progress.set(self.applied, effects.log_time);
         if !effects.events.is_empty() {
-            self.parts.events.committed(self.parts.group, effects.events);
+            self.parts
+                .events
+                .committed(self.parts.group, effects.events);
         }
         for ((_, responder), reply) in batch.into_iter().zip(effects.replies) {
             if let Some(responder) = responder {
@@ -277,7 +279,10 @@ fn check_behavior(behavior: u16) -> Result<(), StateError> {
     if behavior <= shard::BEHAVIOR {
         return Ok(());
     }
-    Err(StateError::Io(format!("entry needs behavior {behavior}, this build knows {}", shard::BEHAVIOR)))
+    Err(StateError::Io(format!(
+        "entry needs behavior {behavior}, this build knows {}",
+        shard::BEHAVIOR
+    )))
 }
 
 impl RaftStateMachine<Types> for Machine {
@@ -298,7 +303,9 @@ impl RaftStateMachine<Types> for Machine {
             let mut bytes = weight(&batch[0].0);
             while batch.len() < BATCH_ENTRIES && bytes < BATCH_BYTES {
                 // Only what is there without waiting.
-                let Some(Some(next)) = entries.next().now_or_never() else { break };
+                let Some(Some(next)) = entries.next().now_or_never() else {
+                    break;
+                };
                 let next = next?;
                 bytes += weight(&next.0);
                 batch.push(next);
@@ -317,12 +324,18 @@ impl RaftStateMachine<Types> for Machine {
         Builder::take(self.parts.store.clone()).await
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        data: SnapshotData,
+    ) -> io::Result<()> {
         self.parts.log.truncated().await?;
         data.install(self.parts.store.clone()).await?;
         self.load().map_err(|error| self.failed(&error))?;
         if self.applied != meta.last_log_id {
-            return Err(io::Error::other("the snapshot is not what its meta data says"));
+            return Err(io::Error::other(
+                "the snapshot is not what its meta data says",
+            ));
         }
         tracing::info!(group = %self.parts.group, index = ?self.applied.map(|id| id.index()), "snapshot installed");
         self.parts.events.replaced(self.parts.group);
@@ -330,7 +343,9 @@ impl RaftStateMachine<Types> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let Some(taken) = self.parts.store.snapshot() else { return Ok(None) };
+        let Some(taken) = self.parts.store.snapshot() else {
+            return Ok(None);
+        };
         Ok(Some(SnapshotData::Taken(taken).named()?))
     }
 }

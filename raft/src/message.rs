@@ -115,12 +115,20 @@ impl Reader {
     /// Begins after the version.
     pub(crate) fn new(bytes: Bytes) -> Decoded<Self> {
         let mut reader = Self(bytes);
-        if reader.byte()? == VERSION { Ok(reader) } else { Err(BadMessage) }
+        if reader.byte()? == VERSION {
+            Ok(reader)
+        } else {
+            Err(BadMessage)
+        }
     }
 
     /// The message must be at its end.
     pub(crate) fn end(self) -> Decoded<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(BadMessage) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(BadMessage)
+        }
     }
 
     pub(crate) fn byte(&mut self) -> Decoded<u8> {
@@ -166,7 +174,11 @@ impl Reader {
         &mut self,
         get: impl FnOnce(&mut Self) -> Decoded<T>,
     ) -> Decoded<Option<T>> {
-        if self.flag()? { get(self).map(Some) } else { Ok(None) }
+        if self.flag()? {
+            get(self).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     pub(crate) fn log_id(&mut self) -> Decoded<LogId> {
@@ -242,9 +254,15 @@ pub(crate) fn decode_payload(bytes: Bytes) -> Decoded<Payload> {
 
 /// Entries for a follower, or a heartbeat.
 pub(crate) fn encode_append(request: &AppendRequest) -> Bytes {
-    let payloads: Vec<Bytes> =
-        request.entries.iter().map(|entry| encode_payload(&entry.payload)).collect();
-    let bytes = payloads.iter().map(|payload| payload.len() + 28).sum::<usize>();
+    let payloads: Vec<Bytes> = request
+        .entries
+        .iter()
+        .map(|entry| encode_payload(&entry.payload))
+        .collect();
+    let bytes = payloads
+        .iter()
+        .map(|payload| payload.len() + 28)
+        .sum::<usize>();
     let mut writer = Writer::new(bytes + 80);
     writer.vote(&request.vote);
     writer.option(request.prev_log_id.as_ref(), Writer::log_id);

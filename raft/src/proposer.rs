@@ -226,13 +226,20 @@ impl<K: Kind> Proposer<K> {
         queues.bytes = 0;
         queues.small_bytes = 0;
         drop(queues);
-        refuse(small.into_iter().chain(bulk).collect(), &ProposeError::NotLeader { leader: None });
+        self.0.work.notify_one();
+        refuse(
+            small.into_iter().chain(bulk).collect(),
+            &ProposeError::NotLeader { leader: None },
+        );
     }
 
     /// Makes entries of what waits, until the group stops.
     pub(crate) async fn run(&self, raft: Raft, time: Arc<LogTime>) {
         loop {
             let Some(batch) = self.take() else {
+                if self.0.queues.lock().closed {
+                    return;
+                }
                 self.0.work.notified().await;
                 continue;
             };
@@ -260,16 +267,21 @@ impl<K: Kind> Proposer<K> {
     fn take(&self) -> Option<Batch<K>> {
         let mut queues = self.0.queues.lock();
         let queues = &mut *queues;
-        let full = queues.small.len() >= MAX_BATCH_COMMANDS || queues.small_bytes >= MAX_BATCH_BYTES;
+        let full =
+            queues.small.len() >= MAX_BATCH_COMMANDS || queues.small_bytes >= MAX_BATCH_BYTES;
         let may = queues.entries == 0 || (full && queues.entries < MAX_ENTRIES);
         let mut waiting = Vec::new();
         let mut bytes = 0;
         while may && waiting.len() < MAX_BATCH_COMMANDS {
-            let Some(first) = queues.small.front() else { break };
+            let Some(first) = queues.small.front() else {
+                break;
+            };
             if !waiting.is_empty() && bytes + first.weight > MAX_BATCH_BYTES {
                 break;
             }
-            let Some(first) = queues.small.pop_front() else { break };
+            let Some(first) = queues.small.pop_front() else {
+                break;
+            };
             queues.bytes -= first.weight;
             queues.small_bytes -= first.weight;
             if !first.claimed.swap(true, Ordering::AcqRel) {
@@ -350,9 +362,8 @@ fn split<K: Kind>(waiting: Vec<Waiting<K>>) -> (Vec<K::Command>, Answers<K>) {
 
 fn refuse<K: Kind>(waiting: Vec<Waiting<K>>, error: &ProposeError) {
     for one in waiting {
-        if !one.claimed.swap(true, Ordering::AcqRel) || !one.answer.is_closed() {
-            drop(one.answer.send(Err(error.clone())));
-        }
+        one.claimed.store(true, Ordering::Release);
+        drop(one.answer.send(Err(error.clone())));
     }
 }
 

@@ -62,7 +62,9 @@ impl PeerReads {
                     timeout: ROUND,
                 };
                 let answer = peer.call(call).await.ok();
-                let known = answer.and_then(|body| decode_indices(body).ok()).unwrap_or_default();
+                let known = answer
+                    .and_then(|body| decode_indices(body).ok())
+                    .unwrap_or_default();
                 let point = |group| {
                     known.get(&group).map(|index| ReadPoint {
                         index: *index,

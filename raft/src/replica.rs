@@ -117,7 +117,11 @@ impl Replica {
         let metrics = self.parts.raft.metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        membership.voter_ids().chain(membership.learner_ids()).map(NodeId).collect()
+        membership
+            .voter_ids()
+            .chain(membership.learner_ids())
+            .map(NodeId)
+            .collect()
     }
 
     /// Keeps the role and log time, until the group stops.
@@ -158,7 +162,8 @@ impl Replica {
             tracing::info!(group = %self.parts.group, ?leader, "this node leads no more");
         }
         let role = Role { leader, ready };
-        self.role.send_if_modified(|old| std::mem::replace(old, role) != role);
+        self.role
+            .send_if_modified(|old| std::mem::replace(old, role) != role);
         leads.is_some() && !ready
     }
 
@@ -170,10 +175,14 @@ impl Replica {
         let acked = {
             let metrics = self.parts.raft.metrics();
             let metrics = metrics.borrow_watched();
-            if metrics.state != ServerState::Leader || metrics.vote.leader_id.node_id != self.parts.me.0 {
+            if metrics.state != ServerState::Leader
+                || metrics.vote.leader_id.node_id != self.parts.me.0
+            {
                 return false;
             }
-            metrics.last_quorum_acked.map(|acked| acked.into_inner().elapsed())
+            metrics
+                .last_quorum_acked
+                .map(|acked| acked.into_inner().elapsed())
         };
         let Some(age) = acked else { return false };
         let sent = Instant::now().checked_sub(age);
@@ -193,7 +202,9 @@ impl Replica {
                 // Without the lease only an answer to a question that is asked now counts.
                 let fresh = LinearizerOption::new(Some(Duration::ZERO), true);
                 let result = raft.get_read_linearizer(fresh).await;
-                let result = result.map(|ready| ready.read_log_id().index()).map_err(no_index);
+                let result = result
+                    .map(|ready| ready.read_log_id().index())
+                    .map_err(no_index);
                 vec![result; waiting.len()]
             }
         };
@@ -203,7 +214,8 @@ impl Replica {
 
     /// The read index, if the lease gives it at once: all that this leader acknowledged is applied here.
     pub(crate) fn leased_index(&self) -> Option<u64> {
-        self.has_lease().then(|| *self.parts.progress.index().borrow())
+        self.has_lease()
+            .then(|| *self.parts.progress.index().borrow())
     }
 
     /// Waits until `index` is applied; says whether it was in time.
@@ -224,7 +236,10 @@ impl Replica {
 
     fn settle(&self, freshness: &mut Freshness) {
         let applied = *self.parts.progress.index().borrow();
-        while let Some((sent, _)) = freshness.waiting.pop_front_if(|(_, index)| *index <= applied) {
+        while let Some((sent, _)) = freshness
+            .waiting
+            .pop_front_if(|(_, index)| *index <= applied)
+        {
             freshness.newest = freshness.newest.max(Some(sent));
         }
     }
@@ -242,7 +257,13 @@ impl Replica {
     /// Hands leadership to `to`: from here reads need a round, and writes are refused until the new leader is known.
     pub(crate) async fn hand_over(&self, to: NodeId) -> bool {
         self.handing_over.store(true, Ordering::Release);
-        let asked = self.parts.raft.trigger().transfer_leader(to.0).await.is_ok();
+        let asked = self
+            .parts
+            .raft
+            .trigger()
+            .transfer_leader(to.0)
+            .await
+            .is_ok();
         if !asked {
             self.handing_over.store(false, Ordering::Release);
         }
@@ -273,7 +294,9 @@ impl Replica {
     }
 }
 
-fn no_index(error: RaftError<crate::types::Types, LinearizableReadError<crate::types::Types>>) -> NoIndex {
+fn no_index(
+    error: RaftError<crate::types::Types, LinearizableReadError<crate::types::Types>>,
+) -> NoIndex {
     match error {
         RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => NoIndex::NotLeader,
         RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => NoIndex::NoQuorum,

@@ -101,7 +101,10 @@ fn copy(
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TabletError> + Send + 'static,
 ) -> io::Result<T> {
-    spawn_blocking(work).await.map_err(io::Error::other)?.map_err(io::Error::other)
+    spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+        .map_err(io::Error::other)
 }
 
 /// Builds the snapshot of a checkpoint that was taken when it was made.
@@ -118,7 +121,10 @@ impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let checkpoint = self.0.take().ok_or_else(|| io::Error::other("the builder is used up"))??;
+        let checkpoint = self
+            .0
+            .take()
+            .ok_or_else(|| io::Error::other("the builder is used up"))??;
         let taken = blocking(move || checkpoint.seal()).await?;
         tracing::info!(
             group = taken.manifest().group,
@@ -208,14 +214,17 @@ pub(crate) async fn send(data: &SnapshotData, stream: ByteStream) -> io::Result<
         let end = offset.saturating_add(length);
         while offset < end {
             let taken = Arc::clone(taken);
-            let most = usize::try_from(end - offset).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+            let most = usize::try_from(end - offset)
+                .unwrap_or(PIECE_BYTES)
+                .min(PIECE_BYTES);
             let piece = blocking(move || taken.read_at(file, offset, most)).await?;
             if piece.is_empty() {
                 return Err(broken("what is missing there is not here"));
             }
             offset += piece.len() as u64;
             let sent = timeout(STALLED, writer.write(piece)).await;
-            sent.map_err(|_late| broken("the transfer stands still"))?.map_err(io::Error::other)?;
+            sent.map_err(|_late| broken("the transfer stands still"))?
+                .map_err(io::Error::other)?;
         }
     }
     writer.finish().await.map_err(io::Error::other)?;
@@ -244,7 +253,9 @@ pub(crate) async fn receive(
             if rest.is_empty() && offset < end {
                 let next = timeout(STALLED, stream.reader.next()).await;
                 let next = next.map_err(|_late| broken("the transfer stands still"))?;
-                rest = next.map_err(io::Error::other)?.ok_or_else(|| broken("it ends early"))?;
+                rest = next
+                    .map_err(io::Error::other)?
+                    .ok_or_else(|| broken("it ends early"))?;
             }
             let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
             let piece = rest.split_to(rest.len().min(left));
@@ -271,7 +282,11 @@ async fn write_block(stream: &mut ByteStream, block: Bytes) -> io::Result<()> {
     let length = u32::try_from(block.len()).map_err(io::Error::other)?;
     let mut framed = BytesMut::from(&length.to_le_bytes()[..]);
     framed.extend_from_slice(&block);
-    stream.writer.write(framed.freeze()).await.map_err(io::Error::other)
+    stream
+        .writer
+        .write(framed.freeze())
+        .await
+        .map_err(io::Error::other)
 }
 
 /// Reads blocks, each after its length, from a stream.
@@ -302,8 +317,9 @@ impl Pieces {
             if self.rest.is_empty() {
                 let next = timeout(limit, self.reader.next()).await;
                 let next = next.map_err(|_late| broken("the transfer stands still"))?;
-                self.rest =
-                    next.map_err(io::Error::other)?.ok_or_else(|| broken("it ends early"))?;
+                self.rest = next
+                    .map_err(io::Error::other)?
+                    .ok_or_else(|| broken("it ends early"))?;
             }
             let part = self.rest.split_to(self.rest.len().min(length - out.len()));
             out.extend_from_slice(&part);

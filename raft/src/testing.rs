@@ -71,7 +71,9 @@ pub struct Echo {
 
 impl EventSink for Echo {
     fn committed(&self, group: GroupId, events: Vec<Event>) {
-        self.events.lock().extend(events.into_iter().map(|event| (group, event)));
+        self.events
+            .lock()
+            .extend(events.into_iter().map(|event| (group, event)));
     }
 
     fn replaced(&self, _group: GroupId) {}
@@ -136,7 +138,9 @@ impl Cluster {
     #[must_use]
     pub fn new(seed: u64, nodes: u64, shards: u16) -> Self {
         let authority = Authority::create(name(), NOW).expect("an authority is made");
-        let first: Vec<_> = (1..=nodes).map(|node| (NodeId(node), address(node))).collect();
+        let first: Vec<_> = (1..=nodes)
+            .map(|node| (NodeId(node), address(node)))
+            .collect();
         let mut cluster = Self {
             net: Net::new(seed),
             tuning: Tuning::default(),
@@ -194,11 +198,11 @@ impl Cluster {
     /// # Panics
     /// When there is no such machine.
     pub async fn start(&mut self, node: NodeId) -> Result<(), StartError> {
-        let validity = Validity {
-            now: NOW,
-            days: 30,
-        };
-        let identity = self.authority.identity(node, validity).expect("an identity is made");
+        let validity = Validity { now: NOW, days: 30 };
+        let identity = self
+            .authority
+            .identity(node, validity)
+            .expect("an identity is made");
         let listen = ([127, 0, 0, 1], 0).into();
         let is_first = self.first.iter().any(|(first, _)| *first == node);
         let machine = self.machines.get_mut(&node).expect("the machine was added");
@@ -210,7 +214,11 @@ impl Cluster {
             region: region(),
             region_name: "test".to_owned(),
             shards: self.shards,
-            seed: if is_first { self.first.clone() } else { Vec::new() },
+            seed: if is_first {
+                self.first.clone()
+            } else {
+                Vec::new()
+            },
             transport: crate::transport::Config::new(listen, identity),
             authority: Some(Arc::clone(&self.authority)),
             tuning: self.tuning.clone(),
@@ -251,7 +259,13 @@ impl Cluster {
     /// When there is no such machine.
     #[must_use]
     pub fn clock(&self, node: NodeId) -> Arc<TestClock> {
-        Arc::clone(&self.machines.get(&node).expect("the machine was added").clock)
+        Arc::clone(
+            &self
+                .machines
+                .get(&node)
+                .expect("the machine was added")
+                .clock,
+        )
     }
 
     /// The node's own disk, for a machine that joins.
@@ -260,13 +274,40 @@ impl Cluster {
     /// When there is no such machine.
     #[must_use]
     pub fn own_disk(&self, node: NodeId) -> Arc<dyn Disk> {
-        Arc::new(self.machines.get(&node).expect("the machine was added").own.clone())
+        Arc::new(
+            self.machines
+                .get(&node)
+                .expect("the machine was added")
+                .own
+                .clone(),
+        )
+    }
+
+    /// Admits a machine that was added under the id that the cluster gives out next, as a join would, and starts it.
+    ///
+    /// # Panics
+    /// When the cluster does not admit it, or gives it another id.
+    pub async fn admit(&mut self, through: NodeId, replaces: Option<NodeId>) -> NodeId {
+        let address = address(self.machines.len() as u64 + 1);
+        let granted = self
+            .host(through)
+            .admit_for_test(region(), address, replaces)
+            .await;
+        let (node, meta) = granted.expect("the cluster admits a node");
+        self.add(node);
+        let map = crate::life::Map { node, meta };
+        crate::life::leave_map(&*self.own_disk(node), &map).expect("the map is left");
+        self.start(node).await.expect("the new node starts");
+        node
     }
 
     /// Nodes that run.
     #[must_use]
     pub fn running(&self) -> Vec<NodeId> {
-        let running = self.machines.iter().filter(|(_, machine)| machine.host.is_some());
+        let running = self
+            .machines
+            .iter()
+            .filter(|(_, machine)| machine.host.is_some());
         running.map(|(node, _)| *node).collect()
     }
 
@@ -275,13 +316,30 @@ impl Cluster {
     /// # Panics
     /// When it does not run.
     pub async fn kill(&mut self, node: NodeId, keeps: CrashKeeps) {
+        self.silence(node);
         self.net.crash(node);
+        let others: Vec<NodeId> = self.machines.keys().copied().collect();
         let machine = self.machines.get_mut(&node).expect("the machine was added");
         let host = machine.host.take().expect("the node runs");
         machine.log = machine.log.crash(keeps);
         machine.own = machine.own.crash(keeps);
         host.stop().await;
         machine.state.crash();
+        for other in others {
+            self.net.heal(node, other);
+            self.net.heal(other, node);
+        }
+    }
+
+    /// Cuts a node off from all others.
+    pub fn silence(&self, node: NodeId) {
+        let others: Vec<NodeId> = self
+            .machines
+            .keys()
+            .copied()
+            .filter(|other| *other != node)
+            .collect();
+        self.net.isolate(node, &others);
     }
 
     /// Stops a node in order.
@@ -317,14 +375,29 @@ impl Cluster {
     pub async fn until(&self, what: &str, mut condition: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition(self) {
-            assert!(Instant::now() < deadline, "not in time: {what}");
+            if Instant::now() >= deadline {
+                self.tell();
+                unreachable!("not in time: {what}");
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Says how the groups are, for a test that fails.
+    fn tell(&self) {
+        for node in self.running() {
+            for group in self.host(node).status().groups {
+                println!("node {node}: {group:?}");
+            }
+            println!("node {node}: fatal {:?}", *self.host(node).fatal().borrow());
         }
     }
 
     /// Waits until every shard has a leader among the running nodes.
     pub async fn led(&self) {
-        let all = |cluster: &Self| (0..cluster.shards).all(|number| cluster.leader(shard(number)).is_some());
+        let all = |cluster: &Self| {
+            (0..cluster.shards).all(|number| cluster.leader(shard(number)).is_some())
+        };
         self.until("every shard has a leader", all).await;
     }
 
@@ -339,7 +412,8 @@ impl Cluster {
 
     /// Waits for a leader, and returns it.
     pub async fn wait_leader(&self, group: GroupId) -> NodeId {
-        self.until("a leader", |cluster| cluster.leader(group).is_some()).await;
+        self.until("a leader", |cluster| cluster.leader(group).is_some())
+            .await;
         self.leader(group).unwrap_or_default()
     }
 
@@ -385,7 +459,9 @@ pub async fn write(group: &dyn ShardGroup, id: u64, data: &[u8]) -> Result<Outco
         chunk: chunk(id),
         data: Blob(Bytes::copy_from_slice(data)),
     };
-    group.propose(command, Instant::now() + Duration::from_secs(2)).await
+    group
+        .propose(command, Instant::now() + Duration::from_secs(2))
+        .await
 }
 
 /// What a replica has of a test's chunk.

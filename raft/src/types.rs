@@ -55,8 +55,7 @@ pub(crate) type StoredMembership = openraft::StoredMembership<LeaderId, u64, ()>
 /// What a snapshot contains.
 pub(crate) type SnapshotMeta = openraft::SnapshotMeta<LeaderId, u64, ()>;
 /// A snapshot and its files.
-pub(crate) type Snapshot =
-    openraft::Snapshot<LeaderId, u64, (), crate::snapshot::SnapshotData>;
+pub(crate) type Snapshot = openraft::Snapshot<LeaderId, u64, (), crate::snapshot::SnapshotData>;
 /// Entries for a follower.
 pub(crate) type AppendRequest = openraft::raft::AppendEntriesRequest<Types>;
 /// What a follower says to them.

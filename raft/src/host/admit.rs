@@ -82,7 +82,9 @@ impl FromStr for JoinToken {
     type Err = BadToken;
 
     fn from_str(text: &str) -> Result<Self, BadToken> {
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim()).map_err(|_malformed| BadToken)?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text.trim())
+            .map_err(|_malformed| BadToken)?;
         let bytes: [u8; 64] = bytes.try_into().map_err(|_length| BadToken)?;
         let (secret, authority) = bytes.split_at(32);
         Ok(Self {
@@ -189,17 +191,28 @@ pub async fn join(
     let granted: Granted = codec::decode(&answer).map_err(|_malformed| JoinFailed::BadAnswer)?;
     let node = granted.node;
     let identity = key
-        .into_identity(wish.cluster, granted.certificate.0.to_vec(), granted.authority.0.to_vec())
+        .into_identity(
+            wish.cluster,
+            granted.certificate.0.to_vec(),
+            granted.authority.0.to_vec(),
+        )
         .map_err(JoinFailed::Keys)?;
     let meta = granted.meta;
-    let saved = tokio::task::spawn_blocking(move || life::leave_map(&*own, &Map { node, meta })).await;
-    saved.map_err(|_panicked| JoinFailed::BadAnswer)?.map_err(JoinFailed::Folder)?;
+    let saved =
+        tokio::task::spawn_blocking(move || life::leave_map(&*own, &Map { node, meta })).await;
+    saved
+        .map_err(|_panicked| JoinFailed::BadAnswer)?
+        .map_err(JoinFailed::Folder)?;
     Ok(Joined { node, identity })
 }
 
 /// Makes a token.
 pub(crate) async fn token(inner: &Arc<Inner>, life: Duration) -> Result<JoinToken, JoinFailed> {
-    let authority = inner.authority.as_ref().ok_or(JoinFailed::NoAuthority)?.fingerprint();
+    let authority = inner
+        .authority
+        .as_ref()
+        .ok_or(JoinFailed::NoAuthority)?
+        .fingerprint();
     let secret = rand::random();
     let token = JoinToken { secret, authority };
     let until = inner.clocks.wall().plus(life);
@@ -246,8 +259,9 @@ async fn grant(inner: &Arc<Inner>, request: Request) -> Result<Bytes, JoinFailed
         now: inner.clocks.wall().0 / 1000,
         days: CERTIFICATE_DAYS,
     };
-    let certificate =
-        authority.issue(&request.signing.0, node, validity).map_err(JoinFailed::Keys)?;
+    let certificate = authority
+        .issue(&request.signing.0, node, validity)
+        .map_err(JoinFailed::Keys)?;
     // The joiner's map must have itself in it, or it would not start.
     let meta = state_with(inner, node).await.ok_or(JoinFailed::NoAnswer)?;
     tracing::info!(%node, "a node was admitted");
@@ -257,6 +271,29 @@ async fn grant(inner: &Arc<Inner>, request: Request) -> Result<Bytes, JoinFailed
         authority: Blob(Bytes::copy_from_slice(authority.certificate())),
         meta,
     }))
+}
+
+/// The meta group's part of a join.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) async fn admit_for_test(
+    inner: &Arc<Inner>,
+    region: RegionId,
+    address: NodeAddress,
+    replaces: Option<NodeId>,
+) -> Result<(NodeId, MetaState), JoinFailed> {
+    let token = token(inner, Duration::from_secs(60)).await?;
+    let command = MetaCommand::Admit {
+        request: RequestId(rand::random()),
+        token: token.hash(),
+        region,
+        address,
+        replaces,
+    };
+    let MetaOutcome::Admitted(node) = propose(inner, command).await? else {
+        return Err(JoinFailed::BadAnswer);
+    };
+    let meta = state_with(inner, node).await.ok_or(JoinFailed::NoAnswer)?;
+    Ok((node, meta))
 }
 
 async fn state_with(inner: &Arc<Inner>, node: NodeId) -> Option<MetaState> {

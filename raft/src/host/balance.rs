@@ -44,7 +44,9 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         }
         let sick = probe::clock_is_sick(&inner);
         if sick {
-            tracing::error!("this node's wall clock is far from the others'; it gives up leadership");
+            tracing::error!(
+                "this node's wall clock is far from the others'; it gives up leadership"
+            );
         }
         for opened in inner.all_opened() {
             let replica = &opened.replica;
@@ -64,8 +66,11 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 }
 
 fn target(inner: &Inner, replica: &Replica, sick: bool) -> Option<NodeId> {
-    let ready: Vec<NodeId> =
-        replica.caught_up().into_iter().filter(|node| may_lead(inner, *node)).collect();
+    let ready: Vec<NodeId> = replica
+        .caught_up()
+        .into_iter()
+        .filter(|node| may_lead(inner, *node))
+        .collect();
     if sick {
         return ready.first().copied();
     }
@@ -75,7 +80,9 @@ fn target(inner: &Inner, replica: &Replica, sick: bool) -> Option<NodeId> {
 
 fn may_lead(inner: &Inner, node: NodeId) -> bool {
     let peers = inner.peers.lock();
-    peers.get(&node).is_some_and(|peer| peer.reachable && !peer.draining)
+    peers
+        .get(&node)
+        .is_some_and(|peer| peer.reachable && !peer.draining)
 }
 
 /// Hands leadership to `to`; says whether another node leads then.
@@ -113,7 +120,10 @@ async fn leave(opened: &Opened, deadline: Instant) -> bool {
     let mut tries = 0_usize;
     while leads(replica) && Instant::now() < deadline {
         let targets = replica.caught_up();
-        let Some(to) = targets.get(tries.checked_rem(targets.len()).unwrap_or(0)).copied() else {
+        let Some(to) = targets
+            .get(tries.checked_rem(targets.len()).unwrap_or(0))
+            .copied()
+        else {
             if replica.voters().len() <= 1 {
                 return true;
             }

@@ -51,11 +51,15 @@ async fn make_groups(inner: &Arc<Inner>) -> bool {
         return true;
     }
     let answers = join_all(inner.others().into_iter().map(|node| ask(inner, node))).await;
-    let Some(used) = answers.into_iter().collect::<Option<Vec<_>>>() else { return false };
+    let Some(used) = answers.into_iter().collect::<Option<Vec<_>>>() else {
+        return false;
+    };
     let used: Vec<GroupId> = used.into_iter().flatten().collect();
     let members: BTreeMap<u64, ()> = inner.seed.iter().map(|(node, _)| (node.0, ())).collect();
     for group in empty {
-        let Some(opened) = inner.opened(group) else { continue };
+        let Some(opened) = inner.opened(group) else {
+            continue;
+        };
         if used.contains(&group) {
             tracing::warn!(%group, "another node has used it: it is not made again");
             continue;

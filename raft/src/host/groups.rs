@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::id::GroupId;
+use model::meta::NodePhase;
+use storage::log::GroupLog;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -28,25 +30,79 @@ pub(crate) fn wanted(inner: &Inner) -> Vec<GroupId> {
     let map = inner.map();
     let mut groups = vec![GroupId::Meta];
     if map.is_bootstrapped() {
-        let mine = map.replicas.iter().filter(|(_, nodes)| nodes.contains(&inner.me));
-        groups.extend(mine.map(|(group, _)| *group).filter(|group| *group != GroupId::Meta));
+        let mine = map
+            .replicas
+            .iter()
+            .filter(|(_, nodes)| nodes.contains(&inner.me));
+        groups.extend(
+            mine.map(|(group, _)| *group)
+                .filter(|group| *group != GroupId::Meta),
+        );
     } else if inner.seed.iter().any(|(node, _)| *node == inner.me) {
         groups.extend(model::placement::groups(inner.region, inner.shards));
     }
+    // Also those that a leader gave to this node and that are not on record yet.
+    if let Some(log) = &*inner.log.lock() {
+        let kept = log
+            .groups()
+            .into_iter()
+            .filter(|raw| !is_new(&log.group(*raw)));
+        groups.extend(kept.filter_map(GroupId::from_raw));
+    }
+    groups.sort_unstable();
+    groups.dedup();
     groups
+}
+
+fn is_new(log: &GroupLog) -> bool {
+    log.vote().is_none() && log.state().last.is_none()
+}
+
+/// Whether a leader may give a replica of this group to this node now: the node belongs to the cluster, and has never had one.
+pub(crate) fn may_begin(inner: &Inner, group: GroupId) -> bool {
+    let GroupId::Shard(region, shard) = group else {
+        return false;
+    };
+    let map = inner.map();
+    let known = map
+        .regions
+        .get(&region)
+        .is_some_and(|record| shard.0 < record.shards);
+    let active = map
+        .nodes
+        .get(&inner.me)
+        .is_some_and(|me| me.phase == NodePhase::Active);
+    let log = inner.log.lock();
+    known
+        && active
+        && region == inner.region
+        && log
+            .as_ref()
+            .is_some_and(|log| is_new(&log.group(group.to_raw())))
 }
 
 /// Opens a replica, and starts it.
 pub(crate) async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<(), StartError> {
+    let _one_at_a_time = inner.opening.lock().await;
     if inner.opened(group).is_some() {
         return Ok(());
     }
     let (engine, folder) = (inner.state.clone(), inner.folder.clone());
     let store = spawn_blocking(move || engine.open(&folder, group.to_raw()))
         .await
-        .map_err(|error| StartError::State { group, source: Box::new(error) })?
-        .map_err(|error| StartError::State { group, source: Box::new(error) })?;
-    let log = inner.log.lock().as_ref().map(|log| log.group(group.to_raw()));
+        .map_err(|error| StartError::State {
+            group,
+            source: Box::new(error),
+        })?
+        .map_err(|error| StartError::State {
+            group,
+            source: Box::new(error),
+        })?;
+    let log = inner
+        .log
+        .lock()
+        .as_ref()
+        .map(|log| log.group(group.to_raw()));
     let Some(log) = log else {
         let reason = "the host stops".to_owned();
         return Err(StartError::Group { group, reason });
@@ -55,7 +111,7 @@ pub(crate) async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<(), Start
         GroupId::Meta => inner.tuning.meta_pace,
         GroupId::Shard(..) => inner.tuning.shard_pace,
     };
-    let old = log.vote().is_some() || log.state().last.is_some();
+    let old = !is_new(&log);
     let gate = VoteGate::at_start(old, pace.lease());
     let may_elect = !gate.is_closed() && !inner.is_draining();
     let failed = |reason: String| StartError::Group { group, reason };
@@ -67,7 +123,10 @@ pub(crate) async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<(), Start
         log: log.clone(),
         events: Arc::<Inner>::clone(inner),
     })
-    .map_err(|error| StartError::State { group, source: Box::new(error) })?;
+    .map_err(|error| StartError::State {
+        group,
+        source: Box::new(error),
+    })?;
     let progress = machine.progress();
     let network = Network::new(inner.transport().clone(), group);
     let log_store = LogStore::new(log.clone());
@@ -98,14 +157,18 @@ fn start(inner: &Arc<Inner>, replica: Arc<Replica>) {
         GroupId::Meta => {
             let proposer = Proposer::new();
             let runner = proposer.clone();
-            inner.tasks.spawn(async move { runner.run(raft, time).await });
+            inner
+                .tasks
+                .spawn(async move { runner.run(raft, time).await });
             let replica = Arc::clone(&replica);
             OpenedKind::Meta(Arc::new(MetaReplica { replica, proposer }))
         }
         GroupId::Shard(..) => {
             let proposer = Proposer::new();
             let runner = proposer.clone();
-            inner.tasks.spawn(async move { runner.run(raft, time).await });
+            inner
+                .tasks
+                .spawn(async move { runner.run(raft, time).await });
             OpenedKind::Shard(Arc::new(ShardReplica {
                 replica: Arc::clone(&replica),
                 proposer,
@@ -114,7 +177,9 @@ fn start(inner: &Arc<Inner>, replica: Arc<Replica>) {
             }))
         }
     };
-    inner.tasks.spawn(watch_over(Arc::clone(inner), Arc::clone(&replica)));
+    inner
+        .tasks
+        .spawn(watch_over(Arc::clone(inner), Arc::clone(&replica)));
     if let Some(until) = replica.parts.gate.until() {
         let (inner, replica) = (Arc::clone(inner), Arc::clone(&replica));
         inner.clone().tasks.spawn(async move {
@@ -125,7 +190,11 @@ fn start(inner: &Arc<Inner>, replica: Arc<Replica>) {
         });
     }
     let door = Door::new(Arc::clone(&replica));
-    let opened = Arc::new(Opened { replica, door, kind });
+    let opened = Arc::new(Opened {
+        replica,
+        door,
+        kind,
+    });
     inner.groups.write().insert(group, opened);
 }
 
@@ -139,7 +208,9 @@ async fn watch_over(inner: Arc<Inner>, replica: Arc<Replica>) {
             use openraft::async_runtime::watch::WatchReceiver;
             let metrics = replica.parts.raft.metrics();
             let state = metrics.borrow_watched().running_state.clone();
-            state.err().map_or_else(|| "stopped".to_owned(), |fatal| fatal.to_string())
+            state
+                .err()
+                .map_or_else(|| "stopped".to_owned(), |fatal| fatal.to_string())
         };
         inner.fail(Fatal::Group { group, reason });
     }
@@ -147,7 +218,9 @@ async fn watch_over(inner: Arc<Inner>, replica: Arc<Replica>) {
 
 /// Stops a replica. Its log and state stay.
 pub(crate) async fn close(inner: &Arc<Inner>, group: GroupId) {
-    let Some(opened) = inner.groups.write().remove(&group) else { return };
+    let Some(opened) = inner.groups.write().remove(&group) else {
+        return;
+    };
     match &opened.kind {
         OpenedKind::Meta(meta) => meta.proposer.close(),
         OpenedKind::Shard(shard) => shard.proposer.close(),

@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     pub(crate) transport: OnceLock<Transport>,
     pub(crate) reads: OnceLock<Arc<PeerReads>>,
     pub(crate) attached: OnceLock<Attached>,
+    /// Held while a group is opened.
+    pub(crate) opening: tokio::sync::Mutex<()>,
     pub(crate) groups: RwLock<BTreeMap<GroupId, Arc<Opened>>>,
     pub(crate) map: watch::Sender<Arc<MetaState>>,
     pub(crate) peers: Mutex<BTreeMap<NodeId, PeerView>>,
@@ -91,7 +93,9 @@ pub(crate) struct Inner {
 
 impl Inner {
     pub(crate) fn transport(&self) -> &Transport {
-        self.transport.get().expect("the transport is started before anything uses it")
+        self.transport
+            .get()
+            .expect("the transport is started before anything uses it")
     }
 
     pub(crate) fn reads(&self) -> &Arc<PeerReads> {
@@ -155,9 +159,16 @@ impl Inner {
     /// Tells the transport where the nodes are.
     pub(crate) async fn set_addresses(&self) {
         let map = self.map();
-        let mut known: BTreeMap<NodeId, String> =
-            self.seed.iter().map(|(node, at)| (*node, at.peer.clone())).collect();
-        known.extend(map.nodes.iter().map(|(node, record)| (*node, record.address.peer.clone())));
+        let mut known: BTreeMap<NodeId, String> = self
+            .seed
+            .iter()
+            .map(|(node, at)| (*node, at.peer.clone()))
+            .collect();
+        known.extend(
+            map.nodes
+                .iter()
+                .map(|(node, record)| (*node, record.address.peer.clone())),
+        );
         for node in &map.removed {
             known.remove(node);
             self.transport().forget(*node);
@@ -209,7 +220,10 @@ impl Directory for Inner {
 
     fn region(&self) -> (RegionId, u16) {
         let map = self.map();
-        let shards = map.regions.get(&self.region).map_or(self.shards, |region| region.shards);
+        let shards = map
+            .regions
+            .get(&self.region)
+            .map_or(self.shards, |region| region.shards);
         (self.region, shards)
     }
 
@@ -244,7 +258,11 @@ impl Peers for Inner {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, PeerError> {
-        let lane = if body.len() > BULK_BYTES { Lane::Bulk } else { Lane::Data };
+        let lane = if body.len() > BULK_BYTES {
+            Lane::Bulk
+        } else {
+            Lane::Data
+        };
         let call = Call {
             lane,
             kind: kinds::SERVICE,
@@ -252,18 +270,22 @@ impl Peers for Inner {
             body,
             timeout,
         };
-        self.transport().peer(to).call(call).await.map_err(|error| match error {
-            CallError::Timeout | CallError::Closed => PeerError::Lost,
-            // The handler was there and went away.
-            CallError::Remote(RemoteError { code, .. }) if code == RemoteError::DROPPED => {
-                PeerError::Lost
-            }
-            CallError::Remote(_)
-            | CallError::Unreachable(_)
-            | CallError::Refused(_)
-            | CallError::TooBusy
-            | CallError::TooLarge => PeerError::NotSent,
-        })
+        self.transport()
+            .peer(to)
+            .call(call)
+            .await
+            .map_err(|error| match error {
+                CallError::Timeout | CallError::Closed => PeerError::Lost,
+                // The handler was there and went away.
+                CallError::Remote(RemoteError { code, .. }) if code == RemoteError::DROPPED => {
+                    PeerError::Lost
+                }
+                CallError::Remote(_)
+                | CallError::Unreachable(_)
+                | CallError::Refused(_)
+                | CallError::TooBusy
+                | CallError::TooLarge => PeerError::NotSent,
+            })
     }
 }
 

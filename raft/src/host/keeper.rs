@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use model::id::GroupId;
 use openraft::async_runtime::watch::WatchReceiver;
 use storage::log::LogEngine;
 use storage::state::FlushPolicy;
@@ -30,11 +29,17 @@ pub(crate) async fn sweep(inner: Arc<Inner>) {
 /// Bounds the log and what a restart must replay.
 pub(crate) async fn bound(inner: Arc<Inner>) {
     while inner.pause(EVERY).await {
-        let Some(stats) = inner.log.lock().as_ref().map(LogEngine::stats) else { return };
+        let Some(stats) = inner.log.lock().as_ref().map(LogEngine::stats) else {
+            return;
+        };
         inner.no_room.store(stats.no_room, Ordering::Relaxed);
         // Old entries of a quiet group keep a segment: only worth a snapshot when many are in use.
         let crowded = stats.segments.saturating_mul(2) > inner.tuning.log.max_segments;
-        let pinning = if crowded || stats.no_room { stats.oldest_groups } else { Vec::new() };
+        let pinning = if crowded || stats.no_room {
+            stats.oldest_groups
+        } else {
+            Vec::new()
+        };
         for opened in inner.all_opened() {
             let raw = opened.replica.parts.group.to_raw();
             let large = opened.replica.parts.log.bytes() > inner.tuning.log_bytes;
@@ -42,8 +47,11 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
                 shorten(&opened).await;
             }
         }
-        let tablets: Vec<_> =
-            inner.all_opened().iter().map(|opened| opened.replica.parts.store.current()).collect();
+        let tablets: Vec<_> = inner
+            .all_opened()
+            .iter()
+            .map(|opened| opened.replica.parts.store.current())
+            .collect();
         let limit_bytes = inner.tuning.replay_bytes;
         match spawn_blocking(move || FlushPolicy { limit_bytes }.run(&tablets)).await {
             Ok(Err(error)) => tracing::error!(%error, "state cannot be flushed"),
@@ -95,30 +103,11 @@ pub(crate) async fn follow_map(inner: Arc<Inner>) {
                 inner.fail(Fatal::Group { group, reason });
             }
         }
-        close_unwanted(&inner).await;
         tokio::select! {
             () = inner.stop.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
             // What is open may change without the map.
             () = tokio::time::sleep(EVERY * 5) => {}
-        }
-    }
-}
-
-/// Closes shards whose group has placed and voted this node out. Their logs keep the votes.
-async fn close_unwanted(inner: &Arc<Inner>) {
-    let wanted = groups::wanted(inner);
-    for opened in inner.all_opened() {
-        let group = opened.replica.parts.group;
-        let members = opened.replica.members();
-        let out = !members.is_empty() && !members.contains(&inner.me);
-        if group != GroupId::Meta && out && !wanted.contains(&group) {
-            tracing::info!(%group, "this node has no replica of it any more");
-            groups::close(inner, group).await;
-            let store = opened.replica.parts.store.clone();
-            if let Ok(Err(error)) = spawn_blocking(move || store.remove()).await {
-                tracing::warn!(%group, %error, "state of a closed group cannot be removed");
-            }
         }
     }
 }

@@ -72,7 +72,9 @@ pub struct Host {
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("node", &self.inner.me).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("node", &self.inner.me)
+            .finish_non_exhaustive()
     }
 }
 
@@ -143,9 +145,10 @@ impl Host {
         attach: impl FnOnce(Ground) -> Attached,
     ) -> Result<Self, StartError> {
         let transport = config.transport.clone();
-        let (engines, config) = spawn_blocking(move || Engines::on_disk(&config).map(|it| (it, config)))
-            .await
-            .map_err(|error| StartError::Config(error.to_string()))??;
+        let (engines, config) =
+            spawn_blocking(move || Engines::on_disk(&config).map(|it| (it, config)))
+                .await
+                .map_err(|error| StartError::Config(error.to_string()))??;
         let connect = |inbound| Transport::start(transport, inbound);
         Self::start_on(config, engines, clock, connect, attach).await
     }
@@ -184,6 +187,7 @@ impl Host {
             transport: OnceLock::new(),
             reads: OnceLock::new(),
             attached: OnceLock::new(),
+            opening: tokio::sync::Mutex::new(()),
             groups: RwLock::new(BTreeMap::new()),
             map: watch::Sender::new(Arc::new(opened.map)),
             peers: Mutex::default(),
@@ -258,7 +262,9 @@ impl Host {
     #[must_use]
     pub fn leaderless(&self) -> Vec<GroupId> {
         let opened = self.inner.all_opened();
-        let lost = opened.iter().filter(|opened| opened.replica.role().leader.is_none());
+        let lost = opened
+            .iter()
+            .filter(|opened| opened.replica.role().leader.is_none());
         lost.map(|opened| opened.replica.parts.group).collect()
     }
 
@@ -310,6 +316,20 @@ impl Host {
     /// When the meta group does not take it.
     pub async fn remove(&self, node: NodeId) -> Result<(), JoinFailed> {
         admit::leave(&self.inner, node).await
+    }
+
+    /// What a join does, without the exchange over QUIC: the new node's id and map.
+    ///
+    /// # Errors
+    /// When the meta group does not take it.
+    #[cfg(any(test, feature = "testing"))]
+    pub async fn admit_for_test(
+        &self,
+        region: model::id::RegionId,
+        address: model::meta::NodeAddress,
+        replaces: Option<NodeId>,
+    ) -> Result<(NodeId, MetaState), JoinFailed> {
+        admit::admit_for_test(&self.inner, region, address, replaces).await
     }
 
     /// Stops everything: loops, groups, transport, log. Hands nothing over: see [`Self::drain`].

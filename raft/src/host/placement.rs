@@ -1,11 +1,15 @@
-//! Brings replicas where the meta group wants them, one step in a round; the decisions are `model::rebalance`'s.
+//! Brings replicas from where they are to where they should be, one step in a round; the decisions are `model::rebalance`'s.
+//!
+//! Each group's leader decides and carries out the steps of its own group; it reports what is to the meta group, whose leader
+//! removes a node once no group has it on record. Every active node learns the meta group.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::id::NodeId;
-use model::rebalance::{self, Change, GroupView};
+use model::id::{GroupId, NodeId};
+use model::meta::{MetaCommand, MetaState, NodePhase};
+use model::rebalance::{GroupView, Step, next_steps};
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::timeout;
@@ -18,6 +22,8 @@ use crate::replica::Replica;
 const EVERY: Duration = Duration::from_millis(500);
 /// How long one change may take before the round goes on without it.
 const CHANGE: Duration = Duration::from_secs(5);
+/// Voters of the meta group, beyond which nodes only learn.
+const VOTERS: usize = model::rebalance::REPLICAS;
 /// Entries that a replica may lack and still count as caught up.
 const NEAR: u64 = 64;
 
@@ -28,32 +34,63 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         if !map.is_bootstrapped() {
             continue;
         }
-        let leads_meta = inner.meta().is_some_and(|meta| meta.replica.role().ready);
-        if leads_meta && let Some(command) = rebalance::next_meta(&map) {
-            tracing::info!(?command, "placement changes");
-            report(&inner, command).await;
-            continue;
-        }
         for opened in inner.all_opened() {
             let replica = &opened.replica;
-            if !replica.role().ready {
-                continue;
+            if replica.role().ready
+                && let Some(step) = step(&map, &view(replica))
+            {
+                tracing::info!(?step, "placement changes");
+                carry_out(&inner, replica, step).await;
             }
-            let group = replica.parts.group;
-            let view = view(replica);
-            if let Some(change) = rebalance::next_change(&map, group, &view) {
-                tracing::info!(%group, ?change, "membership changes");
-                carry_out(replica, change).await;
-            } else if let Some(command) = rebalance::settled(&map, group, &view) {
-                report(&inner, command).await;
-            }
+        }
+        let leads_meta = inner.meta().is_some_and(|meta| meta.replica.role().ready);
+        if let Some(node) = gone(&map).filter(|_| leads_meta) {
+            report(&inner, MetaCommand::Remove { node }).await;
         }
     }
 }
 
-async fn report(inner: &Arc<Inner>, command: model::meta::MetaCommand) {
+/// The next step of one group.
+fn step(map: &MetaState, view: &GroupView) -> Option<Step> {
+    let active = |node: &NodeId| {
+        map.nodes
+            .get(node)
+            .is_some_and(|record| record.phase == NodePhase::Active)
+    };
+    let group = view.group;
+    if group == GroupId::Meta && view.stable {
+        let member = |node: &NodeId| view.voters.contains(node) || view.learners.contains(node);
+        if let Some(node) = map.nodes.keys().find(|node| active(node) && !member(node)) {
+            return Some(Step::AddLearner { group, node: *node });
+        }
+    }
+    let mut kept = view.clone();
+    if group == GroupId::Meta && view.voters.iter().filter(|node| active(node)).count() >= VOTERS {
+        // They are no surplus: every node learns the meta group.
+        kept.learners.retain(|node| !active(node));
+    }
+    next_steps(map, std::slice::from_ref(&kept))
+        .into_iter()
+        .find(|step| !matches!(step, Step::Remove { .. }))
+}
+
+/// A node that leaves and that no group has on record.
+fn gone(map: &MetaState) -> Option<NodeId> {
+    let held = |node: &NodeId| {
+        map.replicas
+            .values()
+            .any(|replicas| replicas.contains(node))
+    };
+    let mut leaving = map
+        .nodes
+        .iter()
+        .filter(|(_, record)| record.phase == NodePhase::Leaving);
+    leaving.find(|(node, _)| !held(node)).map(|(node, _)| *node)
+}
+
+async fn report(inner: &Arc<Inner>, command: MetaCommand) {
     if let Err(error) = admit::propose(inner, command).await {
-        tracing::warn!(%error, "placement was not changed");
+        tracing::warn!(%error, "placement was not reported");
     }
 }
 
@@ -61,7 +98,8 @@ fn view(replica: &Replica) -> GroupView {
     let metrics = replica.parts.raft.metrics();
     let metrics = metrics.borrow_watched();
     let membership = metrics.membership_config.membership();
-    let uncommitted = metrics.committed_membership_config.log_id() != metrics.membership_config.log_id();
+    let committed =
+        metrics.committed_membership_config.log_id() == metrics.membership_config.log_id();
     let last = metrics.last_log_index.unwrap_or(0);
     let near = |matched: u64| matched.saturating_add(NEAR) >= last;
     let mut caught_up: BTreeSet<NodeId> = metrics
@@ -73,31 +111,40 @@ fn view(replica: &Replica) -> GroupView {
         .collect();
     caught_up.insert(replica.parts.me);
     GroupView {
+        group: replica.parts.group,
         voters: membership.voter_ids().map(NodeId).collect(),
         learners: membership.learner_ids().map(NodeId).collect(),
         caught_up,
-        changing: uncommitted || membership.get_joint_config().len() > 1,
+        stable: committed && membership.get_joint_config().len() == 1,
     }
 }
 
-async fn carry_out(replica: &Replica, change: Change) {
+async fn carry_out(inner: &Arc<Inner>, replica: &Replica, step: Step) {
     let raft = &replica.parts.raft;
     let group = replica.parts.group;
-    let done = match change {
-        Change::AddLearner(node) => {
+    let done = match step {
+        Step::AddLearner { node, .. } => {
             let added = raft.add_learner(node.0, (), false);
             timeout(CHANGE, added).await.map(|result| result.map(drop))
         }
-        Change::Voters(voters) => {
-            let voters: BTreeMap<u64, ()> = voters.iter().map(|node| (node.0, ())).collect();
-            let changed = raft.change_membership(voters.into_keys(), false);
-            timeout(CHANGE, changed).await.map(|result| result.map(drop))
+        Step::ChangeVoters { voters, .. } => {
+            let voters: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
+            let changed = raft.change_membership(voters, false);
+            timeout(CHANGE, changed)
+                .await
+                .map(|result| result.map(drop))
         }
-        Change::RemoveLearner(node) => {
+        Step::DropLearner { node, .. } => {
             let remove = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
             let changed = raft.change_membership(remove, false);
-            timeout(CHANGE, changed).await.map(|result| result.map(drop))
+            timeout(CHANGE, changed)
+                .await
+                .map(|result| result.map(drop))
         }
+        Step::Record { group, replicas } => {
+            return report(inner, MetaCommand::Place { group, replicas }).await;
+        }
+        Step::Remove { node } => return report(inner, MetaCommand::Remove { node }).await,
     };
     match done {
         Ok(Ok(())) => {}

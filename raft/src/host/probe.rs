@@ -134,7 +134,9 @@ async fn ask(inner: Arc<Inner>, peer: NodeId) {
             return;
         }
     };
-    let Ok(probe) = codec::decode::<Probe>(&body) else { return };
+    let Ok(probe) = codec::decode::<Probe>(&body) else {
+        return;
+    };
     if !heard(&inner, peer, &probe) {
         return;
     }

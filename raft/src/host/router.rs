@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::inner::Inner;
-use super::{admit, hello, probe};
+use super::{admit, groups, hello, probe};
 use crate::kinds;
 use crate::reads;
 use crate::shard::ProposeError;
@@ -27,6 +27,9 @@ pub(crate) struct Router(pub(crate) Arc<Inner>);
 impl Router {
     fn group(&self, request: Request, reply: Reply) {
         let Some(opened) = self.0.opened(request.group) else {
+            if request.kind == kinds::APPEND && groups::may_begin(&self.0, request.group) {
+                self.begin(request.group);
+            }
             return reply.send(Err(RemoteError::code(RemoteError::NO_GROUP)));
         };
         match request.kind {
@@ -35,6 +38,16 @@ impl Router {
             kinds::PRE_VOTE => opened.door.vote(request, reply, true),
             _ => opened.door.transfer(request, reply),
         }
+    }
+
+    /// Opens an empty replica that a leader wants to fill; it asks again.
+    fn begin(&self, group: GroupId) {
+        let inner = Arc::clone(&self.0);
+        self.0.tasks.spawn(async move {
+            if let Err(error) = groups::open(&inner, group).await {
+                tracing::error!(%group, %error, "a replica that a leader gives cannot be opened");
+            }
+        });
     }
 
     fn read_index(&self, request: Request, reply: Reply) {
@@ -54,7 +67,9 @@ impl Router {
         if let Some(indices) = leased {
             return reply.send(Ok(reads::encode_indices(&indices)));
         }
-        self.0.tasks.spawn(async move { reply.send(Ok(reads::answer(replicas).await)) });
+        self.0
+            .tasks
+            .spawn(async move { reply.send(Ok(reads::answer(replicas).await)) });
     }
 
     fn census(&self, reply: Reply) {
@@ -121,7 +136,10 @@ impl Inbound for Router {
     }
 
     fn stream(&self, from: NodeId, open: StreamOpen, stream: ByteStream) {
-        let opened = self.0.opened(open.group).filter(|_| open.kind == kinds::SNAPSHOT);
+        let opened = self
+            .0
+            .opened(open.group)
+            .filter(|_| open.kind == kinds::SNAPSHOT);
         match opened {
             Some(opened) if !self.0.stop.is_cancelled() => {
                 opened.door.snapshot(open.header, stream);
@@ -146,6 +164,8 @@ impl Inbound for Router {
 
     fn join(&self, request: Bytes, reply: Reply) {
         let inner = Arc::clone(&self.0);
-        self.0.tasks.spawn(async move { reply.send(admit::admit(&inner, &request).await) });
+        self.0
+            .tasks
+            .spawn(async move { reply.send(admit::admit(&inner, &request).await) });
     }
 }

@@ -17,7 +17,10 @@ pub(crate) fn status(inner: &Arc<Inner>) -> ClusterStatus {
     let map = inner.map();
     let opened = inner.all_opened();
     let mut leads: BTreeMap<NodeId, u64> = BTreeMap::new();
-    for leader in opened.iter().filter_map(|opened| opened.replica.role().leader) {
+    for leader in opened
+        .iter()
+        .filter_map(|opened| opened.replica.role().leader)
+    {
         *leads.entry(leader).or_default() += 1;
     }
     let node = |(id, record): (&NodeId, &NodeRecord)| {
@@ -36,7 +39,12 @@ pub(crate) fn status(inner: &Arc<Inner>) -> ClusterStatus {
 
 fn node_status(inner: &Inner, id: NodeId, record: &NodeRecord, leads: u64) -> NodeStatus {
     let me = id == inner.me;
-    let reachable = me || inner.peers.lock().get(&id).is_some_and(|peer| peer.reachable);
+    let reachable = me
+        || inner
+            .peers
+            .lock()
+            .get(&id)
+            .is_some_and(|peer| peer.reachable);
     let rtt = if me { None } else { inner.transport().rtt(id) };
     let phase = match record.phase {
         NodePhase::Active => "active",

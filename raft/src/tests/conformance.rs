@@ -35,7 +35,11 @@ fn small() -> LogConfig {
 }
 
 fn disk(real: bool, folder: &Path) -> Arc<dyn Disk> {
-    if real { Arc::new(RealDisk::open(folder).unwrap()) } else { Arc::new(SimDisk::new(1)) }
+    if real {
+        Arc::new(RealDisk::open(folder).unwrap())
+    } else {
+        Arc::new(SimDisk::new(1))
+    }
 }
 
 impl StoreBuilder<Types, LogStore, Machine, Guard> for Builder {

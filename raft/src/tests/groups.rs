@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::id::{GroupId, NodeId};
+use model::id::NodeId;
 use storage::disk::CrashKeeps;
 use tokio::time::Instant;
 
@@ -22,12 +22,17 @@ async fn a_write_is_read_on_the_leader_and_on_followers() {
     for node in (1..=3).map(NodeId) {
         let replica = cluster.group(node, group);
         replica.barrier(BARRIER).await.unwrap();
-        assert_eq!(read(&*replica, 7).as_deref(), Some(&b"seven"[..]), "on node {node}");
+        assert_eq!(
+            read(&*replica, 7).as_deref(),
+            Some(&b"seven"[..]),
+            "on node {node}"
+        );
     }
-    cluster.until("the cluster is named", |cluster| {
-        cluster.host(NodeId(2)).map().borrow().is_bootstrapped()
-    })
-    .await;
+    cluster
+        .until("the cluster is named", |cluster| {
+            cluster.host(NodeId(2)).map().borrow().is_bootstrapped()
+        })
+        .await;
     assert_eq!(cluster.host(NodeId(3)).status().groups.len(), 3);
     cluster.stop_all().await;
 }
@@ -41,11 +46,14 @@ async fn another_leads_within_700_ms_after_a_kill_and_nothing_is_lost() {
     }
     let leader = cluster.wait_leader(group).await;
     let killed = Instant::now();
-    cluster.net.crash(leader);
-    cluster.until("another leads", |cluster| {
-        others(leader).into_iter().any(|node| cluster.group(node, group).is_leader())
-    })
-    .await;
+    cluster.silence(leader);
+    cluster
+        .until("another leads", |cluster| {
+            others(leader)
+                .into_iter()
+                .any(|node| cluster.group(node, group).is_leader())
+        })
+        .await;
     let took = killed.elapsed();
     assert!(took < Duration::from_millis(700), "took {took:?}");
     cluster.kill(leader, CrashKeeps::Nothing).await;
@@ -79,13 +87,14 @@ async fn a_drained_node_leads_nothing_and_the_others_take_over_fast() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaderships_are_spread_over_the_nodes() {
     let mut cluster = Cluster::started(4, 3, 6).await;
-    cluster.until("two shards for each node", |cluster| {
-        (1..=3).map(NodeId).all(|node| {
-            let led = (0..6).filter(|number| cluster.group(node, shard(*number)).is_leader());
-            led.count() == 2
+    cluster
+        .until("two shards for each node", |cluster| {
+            (1..=3).map(NodeId).all(|node| {
+                let led = (0..6).filter(|number| cluster.group(node, shard(*number)).is_leader());
+                led.count() == 2
+            })
         })
-    })
-    .await;
+        .await;
     cluster.stop_all().await;
 }
 
@@ -104,7 +113,11 @@ async fn a_whole_cluster_comes_back_after_a_power_cut() {
     let replica = cluster.group(leader, shard(0));
     replica.barrier(BARRIER).await.unwrap();
     for id in 0..30 {
-        assert_eq!(read(&*replica, id).map(|data| data.len()), Some(20_000), "chunk {id}");
+        assert_eq!(
+            read(&*replica, id).map(|data| data.len()),
+            Some(20_000),
+            "chunk {id}"
+        );
     }
     cluster.stop_all().await;
 }
@@ -116,11 +129,16 @@ async fn a_leader_that_is_cut_off_answers_no_read_once_another_leads() {
     cluster.write(group, 1, b"old").await;
     let old = cluster.wait_leader(group).await;
     cluster.net.isolate(old, &others(old));
-    cluster.until("another leads", |cluster| {
-        others(old).into_iter().any(|node| cluster.group(node, group).is_leader())
-    })
-    .await;
-    let new = others(old).into_iter().find(|node| cluster.group(*node, group).is_leader());
+    cluster
+        .until("another leads", |cluster| {
+            others(old)
+                .into_iter()
+                .any(|node| cluster.group(node, group).is_leader())
+        })
+        .await;
+    let new = others(old)
+        .into_iter()
+        .find(|node| cluster.group(*node, group).is_leader());
     let new = cluster.group(new.unwrap(), group);
     write(&*new, 2, b"new").await.unwrap();
     let stale = cluster.group(old, group);
@@ -150,13 +168,16 @@ async fn a_replica_far_behind_gets_a_snapshot() {
         let shard = status.groups.iter().find(|group| group.group != "meta");
         shard.is_some_and(|group| group.snapshot_index > 70 && group.log_bytes < 900_000)
     };
-    cluster.until("the leader has purged its log", snapshot).await;
+    cluster
+        .until("the leader has purged its log", snapshot)
+        .await;
     cluster.start(behind).await.unwrap();
     let replica = cluster.group(behind, group);
-    cluster.until("the replica has it all", |_| {
-        (0..150).all(|id| read(&*replica, id).is_some())
-    })
-    .await;
+    cluster
+        .until("the replica has it all", |_| {
+            (0..150).all(|id| read(&*replica, id).is_some())
+        })
+        .await;
     cluster.stop_all().await;
 }
 
@@ -164,15 +185,56 @@ async fn a_replica_far_behind_gets_a_snapshot() {
 async fn a_node_with_a_wiped_disk_is_refused() {
     let mut cluster = Cluster::started(8, 3, 1).await;
     cluster.write(shard(0), 1, b"one").await;
-    let leader = cluster.wait_leader(GroupId::Shard(crate::testing::region(), model::id::ShardId(0))).await;
+    let leader = cluster.wait_leader(shard(0)).await;
     let wiped = others(leader)[0];
+    let acknowledged = |cluster: &Cluster| {
+        let status = cluster.host(leader).status();
+        let replicas = status.groups.into_iter().flat_map(|group| group.replicas);
+        let mut wiped = replicas.filter(|replica| replica.node == wiped.0);
+        wiped.all(|replica| replica.lag == Some(0))
+    };
+    cluster.until("all is acknowledged", acknowledged).await;
     cluster.kill(wiped, CrashKeeps::Everything).await;
     cluster.add(wiped);
     cluster.start(wiped).await.unwrap();
     let mut fatal = cluster.host(wiped).fatal();
     let told = tokio::time::timeout(BARRIER, fatal.wait_for(Option::is_some)).await;
     let reason = told.expect("in time").unwrap().clone();
-    assert!(matches!(reason, Some(crate::error::Fatal::Rebuild { .. })), "{reason:?}");
+    assert!(
+        matches!(reason, Some(crate::error::Fatal::Rebuild { .. })),
+        "{reason:?}"
+    );
     cluster.write(shard(0), 2, b"two").await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_node_takes_the_place_of_a_lost_one() {
+    let mut cluster = Cluster::started(9, 3, 2).await;
+    for id in 0..10 {
+        cluster.write(shard(0), id, b"kept").await;
+    }
+    cluster
+        .until("the cluster is named", |cluster| {
+            (1..=3)
+                .map(NodeId)
+                .all(|node| cluster.host(node).map().borrow().is_bootstrapped())
+        })
+        .await;
+    let leader = cluster.wait_leader(shard(0)).await;
+    let lost = others(leader)[1];
+    cluster.kill(lost, CrashKeeps::Nothing).await;
+    let new = cluster.admit(leader, Some(lost)).await;
+    assert_eq!(new, NodeId(4));
+    cluster
+        .until("the lost node is gone", |cluster| {
+            cluster.host(leader).map().borrow().removed.contains(&lost)
+        })
+        .await;
+    let replica = cluster.group(new, shard(0));
+    replica.barrier(BARRIER).await.unwrap();
+    for id in 0..10 {
+        assert_eq!(read(&*replica, id).as_deref(), Some(&b"kept"[..]));
+    }
     cluster.stop_all().await;
 }

@@ -40,6 +40,9 @@ pub(super) async fn dial(
     outcome
 }
 
+/// How long the reason of a close may come after the end of the stream.
+const LATE_REASON: std::time::Duration = std::time::Duration::from_millis(100);
+
 async fn greet(
     shared: &Shared,
     node: NodeId,
@@ -67,7 +70,11 @@ async fn greet(
     writer.finish().await.map_err(|_broken| lost())?;
     let welcome = match read_frame(&mut reader, HELLO_BYTES).await {
         Ok(Some(frame)) if frame.header.frame == FrameType::Welcome => frame.body,
-        Ok(None) => return Err(lost()),
+        Ok(None) => {
+            // The end of the stream may come before the reason for which the connection was closed.
+            let closed = tokio::time::timeout(LATE_REASON, connection.closed()).await;
+            return Err(closed.unwrap_or_else(|_none| lost()));
+        }
         Ok(Some(_)) | Err(_) => {
             connection.close(codes::MALFORMED, b"not a greeting");
             return Err(CallError::Unreachable("the greeting was not understood"));

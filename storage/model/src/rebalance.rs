@@ -1,185 +1,309 @@
-//! Which replica goes where: decisions, one safe step at a time, from what is wanted and what is.
+//! From wanted to actual replicas, one safe step at a time: a pure decision.
 //!
-//! Two loops use this. The meta group's leader decides the wanted replicas ([`next_meta`]); each group's leader brings its
-//! membership there ([`next_change`]). So a replacement is: want the new node too, learn it, let it catch up, change the
-//! voters in one joint step, want the old one no more, and remove a node once nobody wants it.
-//!
-//! Never decided here: a change while another is under way, one that counts on a replica that has not caught up, and one that leaves
-//! a group with fewer voters than before, unless no other node is there to take the place.
+//! What comes in: what the meta group wants, and what each group's leader reports. What goes out: at most one step for each
+//! group. A step never takes a voter away before its successor has caught up, never leaves a group without a live quorum,
+//! and is not made while another change of the same group is under way. Whoever carries the steps out may fail at any of
+//! them: the next decision starts from what is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{GroupId, NodeId};
-use crate::meta::{MetaCommand, MetaState, NodePhase};
+use crate::meta::{MetaState, NodePhase};
 
-/// Voters of a shard's group, when there are as many nodes.
-pub const SHARD_REPLICAS: usize = 3;
-/// Voters of the meta group at the most; other nodes learn.
-pub const META_VOTERS: usize = 5;
+/// Voters that a group should have, where there are nodes enough.
+pub const REPLICAS: usize = 3;
 
-/// The next change of the meta group's state, if one is due.
+/// A group, as its leader reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupView {
+    /// Which group.
+    pub group: GroupId,
+    /// Its voters.
+    pub voters: BTreeSet<NodeId>,
+    /// Its learners.
+    pub learners: BTreeSet<NodeId>,
+    /// Those of both that answer and are near the end of the leader's log.
+    pub caught_up: BTreeSet<NodeId>,
+    /// Whether no change of its membership is under way.
+    pub stable: bool,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A node begins to follow a group.
+    AddLearner {
+        /// The group.
+        group: GroupId,
+        /// The node.
+        node: NodeId,
+    },
+    /// The group's voters become these; all of them have caught up.
+    ChangeVoters {
+        /// The group.
+        group: GroupId,
+        /// The voters from now on.
+        voters: BTreeSet<NodeId>,
+    },
+    /// A learner that nobody wants is let go.
+    DropLearner {
+        /// The group.
+        group: GroupId,
+        /// The node.
+        node: NodeId,
+    },
+    /// The meta group's record is brought up to what is.
+    Record {
+        /// The group.
+        group: GroupId,
+        /// Its replicas.
+        replicas: Vec<NodeId>,
+    },
+    /// A node that has nothing left is gone.
+    Remove {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+/// The steps that may be made now.
 #[must_use]
-pub fn next_meta(meta: &MetaState) -> Option<MetaCommand> {
-    let active = nodes_in(meta, NodePhase::Active);
-    let leaving = nodes_in(meta, NodePhase::Leaving);
-    let known = meta.replicas.iter();
-    for (group, replicas) in known {
-        if let Some(replicas) = wanted(meta, *group, replicas, &active, &leaving) {
-            let group = *group;
-            return Some(MetaCommand::Place { group, replicas });
+pub fn next_steps(meta: &MetaState, views: &[GroupView]) -> Vec<Step> {
+    let active: BTreeSet<NodeId> = meta
+        .nodes
+        .iter()
+        .filter(|(_, record)| record.phase == NodePhase::Active)
+        .map(|(node, _)| *node)
+        .collect();
+    let mut load: BTreeMap<NodeId, usize> = active.iter().map(|node| (*node, 0)).collect();
+    for node in views
+        .iter()
+        .flat_map(|view| view.voters.union(&view.learners))
+    {
+        if let Some(count) = load.get_mut(node) {
+            *count = count.saturating_add(1);
         }
     }
-    let held: BTreeSet<NodeId> = meta.replicas.values().flatten().copied().collect();
-    let gone = leaving.iter().find(|node| !held.contains(node));
-    gone.map(|node| MetaCommand::Remove { node: *node })
-}
-
-/// Adds a node where one is missing. Who leaves is taken out by the group's leader, after the change ([`settled`]).
-fn wanted(
-    meta: &MetaState,
-    group: GroupId,
-    replicas: &[NodeId],
-    active: &BTreeSet<NodeId>,
-    leaving: &BTreeSet<NodeId>,
-) -> Option<Vec<NodeId>> {
-    let staying = replicas.iter().filter(|node| !leaving.contains(node)).count();
-    let candidates: Vec<NodeId> = match group {
-        GroupId::Meta => active.iter().copied().collect(),
-        GroupId::Shard(region, _) => active
-            .iter()
-            .copied()
-            .filter(|node| meta.nodes.get(node).is_some_and(|record| record.region == region))
-            .collect(),
-    };
-    let missing = match group {
-        // Every node has the meta group's state.
-        GroupId::Meta => candidates.iter().any(|node| !replicas.contains(node)),
-        GroupId::Shard(..) => staying < SHARD_REPLICAS,
-    };
-    if !missing {
-        return None;
-    }
-    let new = candidates
-        .into_iter()
-        .filter(|node| !replicas.contains(node))
-        .min_by_key(|node| (shares_zone(meta, *node, replicas, leaving), load(meta, *node), *node))?;
-    let mut wanted = replicas.to_vec();
-    wanted.push(new);
-    Some(wanted)
-}
-
-/// Whether a staying replica is in the same zone.
-fn shares_zone(
-    meta: &MetaState,
-    node: NodeId,
-    replicas: &[NodeId],
-    leaving: &BTreeSet<NodeId>,
-) -> bool {
-    let zone = |node: &NodeId| meta.nodes.get(node).map(|record| record.address.zone.as_str());
-    let own = zone(&node).filter(|zone| !zone.is_empty());
-    let mut staying = replicas.iter().filter(|other| !leaving.contains(other));
-    own.is_some() && staying.any(|other| zone(other) == own)
-}
-
-fn load(meta: &MetaState, node: NodeId) -> usize {
-    meta.replicas.values().filter(|replicas| replicas.contains(&node)).count()
-}
-
-fn nodes_in(meta: &MetaState, phase: NodePhase) -> BTreeSet<NodeId> {
-    let nodes = meta.nodes.iter().filter(|(_, record)| record.phase == phase);
-    nodes.map(|(node, _)| *node).collect()
-}
-
-/// A group as its leader sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupView {
-    /// Voters, when no change is under way.
-    pub voters: BTreeSet<NodeId>,
-    /// Learners.
-    pub learners: BTreeSet<NodeId>,
-    /// Members that have (nearly) the whole log; the leader is one.
-    pub caught_up: BTreeSet<NodeId>,
-    /// Whether a change of membership is not finished.
-    pub changing: bool,
-}
-
-/// A change of a group's membership.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// A node that is to hold a replica begins to learn.
-    AddLearner(NodeId),
-    /// These are the voters from now on; those of before that are not among them are out.
-    Voters(BTreeSet<NodeId>),
-    /// A learner that is not wanted.
-    RemoveLearner(NodeId),
-}
-
-/// The next change of a group's membership, if one is due.
-#[must_use]
-pub fn next_change(meta: &MetaState, group: GroupId, view: &GroupView) -> Option<Change> {
-    if view.changing {
-        return None;
-    }
-    let leaving = nodes_in(meta, NodePhase::Leaving);
-    let wanted: Vec<NodeId> = meta.replicas.get(&group)?.clone();
-    let member = |node: &NodeId| view.voters.contains(node) || view.learners.contains(node);
-    if let Some(new) = wanted.iter().find(|node| !leaving.contains(node) && !member(node)) {
-        return Some(Change::AddLearner(*new));
-    }
-    let most = match group {
-        GroupId::Meta => META_VOTERS,
-        GroupId::Shard(..) => SHARD_REPLICAS,
-    };
-    // Those that vote already come first; then those that can.
-    let mut staying: Vec<NodeId> =
-        wanted.iter().copied().filter(|node| !leaving.contains(node)).collect();
-    staying.retain(|node| view.voters.contains(node) || view.caught_up.contains(node));
-    staying.sort_by_key(|node| (!view.voters.contains(node), *node));
-    staying.truncate(most);
-    let voters: BTreeSet<NodeId> = staying.into_iter().collect();
-    // An even number of voters bears no more than one fewer, but a node in transit is worth it.
-    let smaller = voters.len() < view.voters.len();
-    let nobody_else = wanted.iter().all(|node| leaving.contains(node) || voters.contains(node));
-    if !voters.is_empty()
-        && voters != view.voters
-        && (!smaller || nobody_else)
-        && has_quorum(&voters, view)
+    let mut steps: Vec<Step> = views
+        .iter()
+        .filter(|view| view.stable)
+        .filter_map(|view| step_of(meta, view, &active, &mut load))
+        .collect();
+    // A node goes only when every group has been heard of: silence is no proof that it has no replica.
+    if steps.is_empty()
+        && meta
+            .replicas
+            .keys()
+            .all(|group| views.iter().any(|view| view.group == *group))
     {
-        return Some(Change::Voters(voters));
+        steps.extend(gone(meta, views));
     }
-    let surplus = view.learners.iter().find(|node| {
-        let unwanted = !wanted.contains(node) || leaving.contains(node);
-        unwanted && !view.voters.contains(node)
-    });
-    surplus.map(|node| Change::RemoveLearner(*node))
+    steps
 }
 
-/// Whether a majority of the voters to be has the log, so that the joint step can be committed.
-fn has_quorum(voters: &BTreeSet<NodeId>, view: &GroupView) -> bool {
-    let ready = voters.intersection(&view.caught_up).count();
-    ready.saturating_mul(2) > voters.len()
-}
-
-/// What the group's leader reports once nodes that leave are out of its membership: the replicas without them.
-#[must_use]
-pub fn settled(meta: &MetaState, group: GroupId, view: &GroupView) -> Option<MetaCommand> {
-    if view.changing {
+fn step_of(
+    meta: &MetaState,
+    view: &GroupView,
+    active: &BTreeSet<NodeId>,
+    load: &mut BTreeMap<NodeId, usize>,
+) -> Option<Step> {
+    let group = view.group;
+    let good: BTreeSet<NodeId> = view.voters.intersection(active).copied().collect();
+    let surplus: BTreeSet<NodeId> = view.voters.difference(active).copied().collect();
+    let wanted = REPLICAS.min(active.len());
+    if good.len() < wanted {
+        let ready = view
+            .learners
+            .iter()
+            .find(|node| active.contains(node) && view.caught_up.contains(node));
+        if let Some(&node) = ready {
+            // One in, one out, in one joint change: the old quorum and the new one both agree.
+            let mut voters = view.voters.clone();
+            voters.insert(node);
+            if let Some(old) = surplus.first() {
+                voters.remove(old);
+            }
+            return quorum_lives(&voters, view).then_some(Step::ChangeVoters { group, voters });
+        }
+        if view.learners.is_disjoint(active) {
+            let node = candidate(meta, view, active, load)?;
+            return Some(Step::AddLearner { group, node });
+        }
         return None;
     }
-    let leaving = nodes_in(meta, NodePhase::Leaving);
-    let wanted = meta.replicas.get(&group)?;
-    let out = |node: &NodeId| {
-        leaving.contains(node) && !view.voters.contains(node) && !view.learners.contains(node)
+    if !surplus.is_empty() {
+        let voters = good;
+        return quorum_lives(&voters, view).then_some(Step::ChangeVoters { group, voters });
+    }
+    if let Some(&node) = view.learners.first() {
+        return Some(Step::DropLearner { group, node });
+    }
+    let replicas: Vec<NodeId> = view.voters.iter().copied().collect();
+    let recorded: BTreeSet<NodeId> = meta
+        .replicas
+        .get(&group)
+        .into_iter()
+        .flatten()
+        .copied()
+        .collect();
+    (recorded != view.voters).then_some(Step::Record { group, replicas })
+}
+
+/// Whether a majority of these voters has caught up.
+fn quorum_lives(voters: &BTreeSet<NodeId>, view: &GroupView) -> bool {
+    let live = voters.intersection(&view.caught_up).count();
+    live.saturating_mul(2) > voters.len()
+}
+
+/// The node that takes a replica: in a zone that the group is not in if there is one, then the one with the fewest.
+fn candidate(
+    meta: &MetaState,
+    view: &GroupView,
+    active: &BTreeSet<NodeId>,
+    load: &mut BTreeMap<NodeId, usize>,
+) -> Option<NodeId> {
+    let zone = |node: &NodeId| {
+        meta.nodes
+            .get(node)
+            .map(|record| record.address.zone.as_str())
     };
-    if !wanted.iter().any(out) {
-        return None;
+    let taken: BTreeSet<Option<&str>> = view.voters.intersection(active).map(zone).collect();
+    let node = active
+        .iter()
+        .filter(|node| !view.voters.contains(node))
+        .min_by_key(|node| (taken.contains(&zone(node)), load.get(node).copied(), **node))
+        .copied()?;
+    if let Some(count) = load.get_mut(&node) {
+        *count = count.saturating_add(1);
     }
-    let replicas = wanted.iter().copied().filter(|node| !out(node)).collect();
-    Some(MetaCommand::Place { group, replicas })
+    Some(node)
 }
 
-/// How many groups want each node, for those who look.
-#[must_use]
-pub fn loads(meta: &MetaState) -> BTreeMap<NodeId, usize> {
-    meta.nodes.keys().map(|node| (*node, load(meta, *node))).collect()
+/// Leaving nodes that neither a group nor the record names.
+fn gone(meta: &MetaState, views: &[GroupView]) -> Vec<Step> {
+    meta.nodes
+        .iter()
+        .filter(|(_, record)| record.phase == NodePhase::Leaving)
+        .map(|(node, _)| *node)
+        .filter(|node| {
+            !meta
+                .replicas
+                .values()
+                .any(|replicas| replicas.contains(node))
+                && !views
+                    .iter()
+                    .any(|view| view.voters.contains(node) || view.learners.contains(node))
+        })
+        .map(|node| Step::Remove { node })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::RegionId;
+    use crate::meta::{NodeAddress, NodeRecord};
+
+    fn ids(numbers: &[u64]) -> BTreeSet<NodeId> {
+        numbers.iter().map(|&number| NodeId(number)).collect()
+    }
+
+    fn meta(active: &[u64], leaving: &[u64], recorded: &[u64]) -> MetaState {
+        let region = RegionId::new(1).expect("in range");
+        let mut meta = MetaState::default();
+        for (numbers, phase) in [(active, NodePhase::Active), (leaving, NodePhase::Leaving)] {
+            for &number in numbers {
+                let address = NodeAddress {
+                    zone: format!("z{number}"),
+                    ..NodeAddress::default()
+                };
+                meta.nodes.insert(
+                    NodeId(number),
+                    NodeRecord {
+                        region,
+                        address,
+                        phase,
+                    },
+                );
+            }
+        }
+        let replicas = recorded.iter().map(|&number| NodeId(number)).collect();
+        meta.replicas.insert(GroupId::Meta, replicas);
+        meta
+    }
+
+    fn view(voters: &[u64], learners: &[u64], caught_up: &[u64]) -> GroupView {
+        GroupView {
+            group: GroupId::Meta,
+            voters: ids(voters),
+            learners: ids(learners),
+            caught_up: ids(caught_up),
+            stable: true,
+        }
+    }
+
+    #[test]
+    fn a_lost_node_is_replaced_step_by_step_and_then_gone() {
+        let group = GroupId::Meta;
+        let wanted = meta(&[1, 2, 4], &[3], &[1, 2, 3]);
+        let steps = next_steps(&wanted, &[view(&[1, 2, 3], &[], &[1, 2])]);
+        assert_eq!(
+            steps,
+            [Step::AddLearner {
+                group,
+                node: NodeId(4)
+            }]
+        );
+        assert_eq!(next_steps(&wanted, &[view(&[1, 2, 3], &[4], &[1, 2])]), []);
+        let steps = next_steps(&wanted, &[view(&[1, 2, 3], &[4], &[1, 2, 4])]);
+        assert_eq!(
+            steps,
+            [Step::ChangeVoters {
+                group,
+                voters: ids(&[1, 2, 4])
+            }]
+        );
+        let steps = next_steps(&wanted, &[view(&[1, 2, 4], &[], &[1, 2, 4])]);
+        assert_eq!(
+            steps,
+            [Step::Record {
+                group,
+                replicas: vec![NodeId(1), NodeId(2), NodeId(4)]
+            }]
+        );
+        let recorded = meta(&[1, 2, 4], &[3], &[1, 2, 4]);
+        let steps = next_steps(&recorded, &[view(&[1, 2, 4], &[], &[1, 2, 4])]);
+        assert_eq!(steps, [Step::Remove { node: NodeId(3) }]);
+        let done = meta(&[1, 2, 4], &[], &[1, 2, 4]);
+        assert_eq!(next_steps(&done, &[view(&[1, 2, 4], &[], &[1, 2, 4])]), []);
+    }
+
+    #[test]
+    fn no_step_is_made_while_another_is_under_way_or_without_a_live_quorum() {
+        let wanted = meta(&[1, 2, 4], &[3], &[1, 2, 3]);
+        let mut moving = view(&[1, 2, 3], &[4], &[1, 2, 4]);
+        moving.stable = false;
+        assert_eq!(next_steps(&wanted, &[moving]), []);
+        assert_eq!(next_steps(&wanted, &[view(&[1, 2, 3], &[4], &[4])]), []);
+    }
+
+    #[test]
+    fn a_node_is_not_gone_while_a_group_is_silent() {
+        let mut recorded = meta(&[1, 2, 4], &[3], &[1, 2, 4]);
+        let region = RegionId::new(1).expect("in range");
+        let silent = GroupId::Shard(region, crate::id::ShardId(0));
+        recorded
+            .replicas
+            .insert(silent, vec![NodeId(1), NodeId(2), NodeId(4)]);
+        assert_eq!(
+            next_steps(&recorded, &[view(&[1, 2, 4], &[], &[1, 2, 4])]),
+            []
+        );
+    }
+
+    #[test]
+    fn a_fourth_node_does_not_change_a_group_that_has_three() {
+        let four = meta(&[1, 2, 3, 4], &[], &[1, 2, 3]);
+        assert_eq!(next_steps(&four, &[view(&[1, 2, 3], &[], &[1, 2, 3])]), []);
+    }
 }
