@@ -15,7 +15,7 @@
 //! | `log/watermark` | the last batch known to be durable | every 100 ms while writing |
 //! | `log/log.lock` | held by the process that has the log open | - |
 //! | `log/life` | the node's life counter ([`life`]) | at each raise |
-| `groups/<group>/` | the tablet of a replica ([`state`]), its newest snapshot and what is being received ([`snapshot`]) | at each flush |
+//! | `groups/<group>/` | the tablet of a replica ([`state`]), its newest snapshot and what is being received ([`snapshot`]) | at each flush |
 
 pub mod db;
 pub mod disk;

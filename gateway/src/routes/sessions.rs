@@ -361,7 +361,7 @@ async fn fetch(call: &Call, session: SessionId, known: &[Tag]) -> Result<Found, 
     let reply = timeout_at(deadline.at, call.app.sessions.read(request)).await;
     let reply = reply.map_err(|_late| late())??;
     let (stored, staleness) = match reply {
-        ReadReply::Found { stored, staleness } => (Ok(*stored), staleness),
+        ReadReply::Found { stored, staleness } => (Ok(stored), staleness),
         ReadReply::Unchanged { version, staleness } => (Err(version), staleness),
     };
     let mut found = Found {
