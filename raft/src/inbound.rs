@@ -94,7 +94,7 @@ impl Door {
                 raft.vote(vote).await
             };
             let answer = answer.map(|answer| message::encode_vote_response(&answer));
-            reply.send(answer.map_err(not_ready));
+            reply.send(answer.map_err(|error| not_ready(&error)));
         });
     }
 
@@ -145,7 +145,7 @@ impl Door {
     }
 }
 
-fn not_ready<E: std::error::Error>(error: RaftError<crate::types::Types, E>) -> RemoteError {
+fn not_ready<E: std::error::Error>(error: &RaftError<crate::types::Types, E>) -> RemoteError {
     tracing::debug!(%error, "a replica's question was not answered");
     RemoteError::code(kinds::NOT_READY)
 }
@@ -157,7 +157,7 @@ async fn carry_out(raft: Raft, append: AppendRequest, reply: Reply) {
         Ok(answer) => Ok(message::encode_appended(
             &answer.into_stream_result(previous, last),
         )),
-        Err(error) => Err(not_ready(error)),
+        Err(error) => Err(not_ready(&error)),
     });
 }
 

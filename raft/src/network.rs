@@ -105,13 +105,19 @@ impl Link {
             Lane::Data | Lane::Bulk => (Lane::Data, APPEND_TIMEOUT),
         };
         let call = self.call(lane, kinds::APPEND, body, timeout);
-        let reply = self.peer.send_call(call).map_err(rpc_error)?;
+        let reply = self
+            .peer
+            .send_call(call)
+            .map_err(|error| rpc_error(&error))?;
         Ok(Sent { reply, bulk })
     }
 
     async fn ask(&self, kind: Kind, body: Bytes, option: &RPCOption) -> Result<Bytes, RpcError> {
         let call = self.call(Lane::Control, kind, body, option.hard_ttl());
-        self.peer.call(call).await.map_err(rpc_error)
+        self.peer
+            .call(call)
+            .await
+            .map_err(|error| rpc_error(&error))
     }
 }
 
@@ -123,8 +129,8 @@ struct Sent {
 
 impl Sent {
     async fn result(&mut self) -> Result<AppendResult, RpcError> {
-        let body = (&mut self.reply).await.map_err(rpc_error)?;
-        message::decode_appended(body).map_err(bad)
+        let body = (&mut self.reply).await.map_err(|error| rpc_error(&error))?;
+        message::decode_appended(body).map_err(|error| bad(&error))
     }
 }
 
@@ -260,7 +266,7 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<VoteResponse<Types>, RpcError> {
         let body = message::encode_vote_request(&request);
         let answer = self.ask(kinds::VOTE, body, &option).await?;
-        message::decode_vote_response(answer).map_err(bad)
+        message::decode_vote_response(answer).map_err(|error| bad(&error))
     }
 
     async fn pre_vote(
@@ -270,7 +276,7 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<VoteResponse<Types>, RpcError> {
         let body = message::encode_vote_request(&request);
         let answer = self.ask(kinds::PRE_VOTE, body, &option).await?;
-        message::decode_vote_response(answer).map_err(bad)
+        message::decode_vote_response(answer).map_err(|error| bad(&error))
     }
 
     async fn full_snapshot(
@@ -308,7 +314,11 @@ impl Link {
             group: self.group,
             header: Offer::new(vote, data).encode(),
         };
-        let stream = self.peer.open_stream(open).await.map_err(rpc_error)?;
+        let stream = self
+            .peer
+            .open_stream(open)
+            .await
+            .map_err(|error| rpc_error(&error))?;
         let sent = snapshot::send(data, stream).await;
         sent.map_err(|error| {
             tracing::warn!(group = %self.group, peer = %self.peer.node(), %error, "snapshot was not sent");
@@ -322,18 +332,18 @@ fn network(error: &(impl std::error::Error + 'static)) -> RpcError {
     RpcError::Network(NetworkError::new(error))
 }
 
-fn bad(error: message::BadMessage) -> RpcError {
-    network(&error)
+fn bad(error: &message::BadMessage) -> RpcError {
+    network(error)
 }
 
 /// What was not sent will not be sent soon; what was sent may have arrived.
-fn rpc_error(error: CallError) -> RpcError {
+fn rpc_error(error: &CallError) -> RpcError {
     match error {
         CallError::Unreachable(_) | CallError::Refused(_) | CallError::TooLarge => {
-            RpcError::Unreachable(Unreachable::new(&error))
+            RpcError::Unreachable(Unreachable::new(error))
         }
         CallError::Timeout | CallError::Closed | CallError::TooBusy | CallError::Remote(_) => {
-            network(&error)
+            network(error)
         }
     }
 }

@@ -204,7 +204,7 @@ impl Replica {
                 let result = raft.get_read_linearizer(fresh).await;
                 let result = result
                     .map(|ready| ready.read_log_id().index())
-                    .map_err(no_index);
+                    .map_err(|error| no_index(&error));
                 vec![result; waiting.len()]
             }
         };
@@ -295,7 +295,7 @@ impl Replica {
 }
 
 fn no_index(
-    error: RaftError<crate::types::Types, LinearizableReadError<crate::types::Types>>,
+    error: &RaftError<crate::types::Types, LinearizableReadError<crate::types::Types>>,
 ) -> NoIndex {
     match error {
         RaftError::APIError(LinearizableReadError::ForwardToLeader(_)) => NoIndex::NotLeader,

@@ -387,9 +387,9 @@ impl Cluster {
     fn tell(&self) {
         for node in self.running() {
             for group in self.host(node).status().groups {
-                println!("node {node}: {group:?}");
+                tracing::error!(%node, ?group, "a test fails");
             }
-            println!("node {node}: fatal {:?}", *self.host(node).fatal().borrow());
+            tracing::error!(%node, fatal = ?self.host(node).fatal().borrow().clone(), "a test fails");
         }
     }
 

@@ -182,7 +182,8 @@ fn start(inner: &Arc<Inner>, replica: Arc<Replica>) {
         .spawn(watch_over(Arc::clone(inner), Arc::clone(&replica)));
     if let Some(until) = replica.parts.gate.until() {
         let (inner, replica) = (Arc::clone(inner), Arc::clone(&replica));
-        inner.clone().tasks.spawn(async move {
+        let tasks = inner.tasks.clone();
+        tasks.spawn(async move {
             sleep_until(until).await;
             if !inner.is_draining() {
                 replica.parts.raft.runtime_config().elect(true);

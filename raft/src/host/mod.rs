@@ -90,7 +90,7 @@ impl Engines {
             Ok(Arc::new(RealDisk::open(&path).map_err(StartError::Memory)?))
         };
         let (log, own) = (folder("log")?, folder("node")?);
-        let state = StateEngine::rocksdb(config.tuning.state.clone())
+        let state = StateEngine::rocksdb(config.tuning.state)
             .map_err(|error| StartError::Log(Box::new(error)))?;
         let groups = config.folder.join("groups");
         std::fs::create_dir_all(&groups).map_err(StartError::Memory)?;

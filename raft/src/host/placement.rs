@@ -125,21 +125,17 @@ async fn carry_out(inner: &Arc<Inner>, replica: &Replica, step: Step) {
     let done = match step {
         Step::AddLearner { node, .. } => {
             let added = raft.add_learner(node.0, (), false);
-            timeout(CHANGE, added).await.map(|result| result.map(drop))
+            timeout(CHANGE, added).await.map(said)
         }
         Step::ChangeVoters { voters, .. } => {
             let voters: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();
             let changed = raft.change_membership(voters, false);
-            timeout(CHANGE, changed)
-                .await
-                .map(|result| result.map(drop))
+            timeout(CHANGE, changed).await.map(said)
         }
         Step::DropLearner { node, .. } => {
             let remove = ChangeMembers::RemoveNodes(BTreeSet::from([node.0]));
             let changed = raft.change_membership(remove, false);
-            timeout(CHANGE, changed)
-                .await
-                .map(|result| result.map(drop))
+            timeout(CHANGE, changed).await.map(said)
         }
         Step::Record { group, replicas } => {
             return report(inner, MetaCommand::Place { group, replicas }).await;
@@ -147,9 +143,14 @@ async fn carry_out(inner: &Arc<Inner>, replica: &Replica, step: Step) {
         Step::Remove { node } => return report(inner, MetaCommand::Remove { node }).await,
     };
     match done {
-        Ok(Ok(())) => {}
+        Ok(None) => {}
         // The next round looks at what became of it.
-        Ok(Err(error)) => tracing::warn!(%group, %error, "membership was not changed"),
+        Ok(Some(error)) => tracing::warn!(%group, error, "membership was not changed"),
         Err(_late) => tracing::warn!(%group, "membership takes long to change"),
     }
+}
+
+/// What openraft says against a change.
+fn said<T, E: std::error::Error>(result: Result<T, E>) -> Option<String> {
+    result.err().map(|error| error.to_string())
 }

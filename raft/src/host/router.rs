@@ -86,7 +86,7 @@ impl Router {
         reply.send(Ok(reads::encode_groups(&used)));
     }
 
-    fn meta(&self, request: Request, reply: Reply) {
+    fn meta(&self, request: &Request, reply: Reply) {
         let Ok(command) = codec::decode::<MetaCommand>(&request.body) else {
             return reply.send(Err(RemoteError::code(kinds::BAD_MESSAGE)));
         };
@@ -129,7 +129,7 @@ impl Inbound for Router {
             kinds::READ_INDEX => self.read_index(request, reply),
             kinds::PROBE => probe::answer(&self.0, &request, reply),
             kinds::CENSUS => self.census(reply),
-            kinds::META => self.meta(request, reply),
+            kinds::META => self.meta(&request, reply),
             kinds::SERVICE => self.service(request, reply),
             Kind(_) => reply.send(Err(RemoteError::code(RemoteError::NO_KIND))),
         }

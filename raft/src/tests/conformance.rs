@@ -70,16 +70,22 @@ impl StoreBuilder<Types, LogStore, Machine, Guard> for Builder {
     }
 }
 
-fn suite(real: bool, rocksdb: bool) {
-    Types::run(async move { Suite::test_all(Builder { real, rocksdb }).await.unwrap() });
+fn suite(builder: Builder) {
+    Types::run(async move { Suite::test_all(builder).await.unwrap() });
 }
 
 #[test]
 fn the_suite_passes_in_memory() {
-    suite(false, false);
+    suite(Builder {
+        real: false,
+        rocksdb: false,
+    });
 }
 
 #[test]
 fn the_suite_passes_on_disk() {
-    suite(true, true);
+    suite(Builder {
+        real: true,
+        rocksdb: true,
+    });
 }
