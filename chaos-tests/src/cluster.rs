@@ -57,7 +57,14 @@ impl Cluster {
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
         let port = free_ports();
         let supervisor = Command::new(binary)
-            .args(["dev", "--nodes", &nodes.to_string(), "--port", &port.to_string(), "--data"])
+            .args([
+                "dev",
+                "--nodes",
+                &nodes.to_string(),
+                "--port",
+                &port.to_string(),
+                "--data",
+            ])
             .arg(dir)
             .stdout(Stdio::null())
             .spawn()
@@ -67,11 +74,17 @@ impl Cluster {
             .pool_max_idle_per_host(64)
             .build()
             .expect("an HTTP client can be made");
-        let cluster = Self { binary: binary.into(), dir: dir.to_owned(), supervisor, http };
-        cluster.until("dev.json is written", Duration::from_secs(60), || async {
-            cluster.dev().is_some()
-        })
-        .await;
+        let cluster = Self {
+            binary: binary.into(),
+            dir: dir.to_owned(),
+            supervisor,
+            http,
+        };
+        cluster
+            .until("dev.json is written", Duration::from_secs(60), || async {
+                cluster.dev().is_some()
+            })
+            .await;
         cluster
     }
 
@@ -154,7 +167,9 @@ impl Cluster {
     pub async fn leaders(&self) -> BTreeMap<String, usize> {
         let mut leaders = BTreeMap::new();
         for node in self.nodes() {
-            let Some(status) = self.status(node.id).await else { continue };
+            let Some(status) = self.status(node.id).await else {
+                continue;
+            };
             for group in status.groups {
                 if group.leader == Some(status.node) && group.group != GroupId::Meta.to_string() {
                     leaders.insert(group.group, node.id);
@@ -170,11 +185,15 @@ impl Cluster {
     /// When that takes more than 30 seconds.
     pub async fn until_balanced(&self) {
         let nodes = self.nodes().len();
-        self.until("every node leads a shard", Duration::from_secs(30), || async {
-            let leaders = self.leaders().await;
-            leaders.len() == usize::from(SHARDS)
-                && (0..nodes).all(|position| leaders.values().any(|leader| *leader == position))
-        })
+        self.until(
+            "every node leads a shard",
+            Duration::from_secs(30),
+            || async {
+                let leaders = self.leaders().await;
+                leaders.len() == usize::from(SHARDS)
+                    && (0..nodes).all(|position| leaders.values().any(|leader| *leader == position))
+            },
+        )
         .await;
     }
 
@@ -226,7 +245,10 @@ impl Cluster {
                 assert!(status.success(), "the supervisor ended with {status}");
                 return;
             }
-            assert!(start.elapsed() < Duration::from_secs(30), "the cluster does not stop");
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "the cluster does not stop"
+            );
             period.tick().await;
         }
     }

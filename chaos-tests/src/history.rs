@@ -56,7 +56,10 @@ pub struct History {
 
 impl Default for History {
     fn default() -> Self {
-        Self { start: Instant::now(), operations: Mutex::new(Vec::new()) }
+        Self {
+            start: Instant::now(),
+            operations: Mutex::new(Vec::new()),
+        }
     }
 }
 

@@ -8,10 +8,12 @@
 //! |---|---|
 //! | [`cluster`] | starts, kills, restarts and asks real processes |
 //! | [`workload`] | open-loop writers, one session each, over the gateways that they are given |
+//! | [`run`] | writers over a cluster, and the final checks |
 //! | [`history`] | what was asked, when, and how it ended, as JSON Lines |
 //! | [`checker`] | what a history must show |
 
 pub mod checker;
 pub mod cluster;
 pub mod history;
+pub mod run;
 pub mod workload;

@@ -71,7 +71,8 @@ impl Writer {
     async fn write(&self, http: &reqwest::Client, history: &History, number: u64, due: Instant) {
         let value = format!("{}-{number}-{}", self.client, "x".repeat(self.bytes));
         let body = serde_json::json!({"description": value}).to_string();
-        let gateway = &self.gateways[(self.client + usize::try_from(number).unwrap_or(0)) % self.gateways.len()];
+        let gateway = &self.gateways
+            [(self.client + usize::try_from(number).unwrap_or(0)) % self.gateways.len()];
         let request = http
             .put(format!("{gateway}/api/v2/sessions/{}", self.session))
             .bearer_auth(&self.api_key)

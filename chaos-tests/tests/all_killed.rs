@@ -1,13 +1,14 @@
 //! All nodes are killed at once, at random moments under load, again and again.
 
-mod common;
-
 use std::time::Duration;
 
 use chaos_tests::cluster::Cluster;
-use common::{Load, PSPD, number, revision_now, sessions};
+use chaos_tests::run::{Load, number, revision_now, sessions};
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
+
+/// The nodes' program, as this package builds it.
+const PSPD: &str = env!("CARGO_BIN_EXE_victim");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn nothing_acknowledged_is_lost_when_all_nodes_are_killed_at_once() {
@@ -20,7 +21,11 @@ async fn nothing_acknowledged_is_lost_when_all_nodes_are_killed_at_once() {
     let sessions = sessions(&cluster, 8, None).await;
     let mut recoveries = Vec::new();
     for kill in 0..count {
-        let gateways: Vec<String> = cluster.nodes().iter().map(|node| node.http.clone()).collect();
+        let gateways: Vec<String> = cluster
+            .nodes()
+            .iter()
+            .map(|node| node.http.clone())
+            .collect();
         let mut load = Load::start(&cluster, &sessions, &gateways, Duration::from_millis(20)).await;
         load.progress(&cluster, random.random_range(100..600)).await;
         for position in 0..3 {
@@ -31,7 +36,9 @@ async fn nothing_acknowledged_is_lost_when_all_nodes_are_killed_at_once() {
             cluster.node_command("start", position);
         }
         let recovery = cluster
-            .until("the region serves again", Duration::from_secs(30), || cluster.serves(&sessions[0]))
+            .until("the region serves again", Duration::from_secs(30), || {
+                cluster.serves(&sessions[0])
+            })
             .await;
         for session in &sessions {
             revision_now(&cluster, session).await;
@@ -42,7 +49,14 @@ async fn nothing_acknowledged_is_lost_when_all_nodes_are_killed_at_once() {
         recoveries.push(recovery);
     }
     recoveries.sort_unstable();
-    println!("serving again after: median {:?}, longest {:?}", recoveries[count / 2], recoveries[count - 1]);
-    assert!(recoveries[count - 1] <= Duration::from_secs(3), "{recoveries:?}");
+    println!(
+        "serving again after: median {:?}, longest {:?}",
+        recoveries[count / 2],
+        recoveries[count - 1]
+    );
+    assert!(
+        recoveries[count - 1] <= Duration::from_secs(3),
+        "{recoveries:?}"
+    );
     cluster.stop().await;
 }

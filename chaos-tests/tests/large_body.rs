@@ -1,21 +1,30 @@
 //! A 50 MiB session goes in and comes out while others write small ones.
 
-mod common;
-
 use std::time::Duration;
 
 use chaos_tests::cluster::Cluster;
 use chaos_tests::history::{End, Operation};
-use common::{Load, PSPD, sessions};
+use chaos_tests::run::{Load, sessions};
 use rand::{Rng, SeedableRng};
+
+/// The nodes' program, as this package builds it.
+const PSPD: &str = env!("CARGO_BIN_EXE_victim");
 
 /// 50 MiB is the largest document; this leaves room for its other fields.
 const VALUE_BYTES: usize = 52_000_000;
 
 /// The 99th percentile of the time from due to acknowledged.
 fn p99(operations: &[Operation]) -> Duration {
-    assert!(operations.iter().all(|operation| operation.outcome == End::Ok), "a write failed");
-    let mut times: Vec<u64> = operations.iter().map(|operation| operation.end - operation.due).collect();
+    assert!(
+        operations
+            .iter()
+            .all(|operation| operation.outcome == End::Ok),
+        "a write failed"
+    );
+    let mut times: Vec<u64> = operations
+        .iter()
+        .map(|operation| operation.end - operation.due)
+        .collect();
     times.sort_unstable();
     Duration::from_micros(times[times.len() * 99 / 100])
 }
@@ -26,7 +35,11 @@ async fn a_large_session_comes_back_equal_and_delays_nobody() {
     let cluster = Cluster::start(PSPD, 3, dir.path()).await;
     cluster.until_balanced().await;
     let sessions = sessions(&cluster, 8, None).await;
-    let gateways: Vec<String> = cluster.nodes().iter().map(|node| node.http.clone()).collect();
+    let gateways: Vec<String> = cluster
+        .nodes()
+        .iter()
+        .map(|node| node.http.clone())
+        .collect();
     let period = Duration::from_millis(20);
 
     let mut quiet = Load::start(&cluster, &sessions, &gateways, period).await;
@@ -34,12 +47,7 @@ async fn a_large_session_comes_back_equal_and_delays_nobody() {
     quiet.finish().await;
     let without = p99(&quiet.history().operations());
 
-    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(50);
-    let value: String = (0..VALUE_BYTES).map(|_| char::from(random.random_range(b'0'..=b'z')))
-        .map(|c| if c == '\\' { '_' } else { c }).collect();
-    let document = format!(
-        r#"{{"name":"large","origins":[{{"origin":"https://example.com","localStorage":[{{"key":"k","value":"{value}"}}]}}]}}"#
-    );
+    let (value, document) = large_document();
     let terms = terms(&cluster).await;
     let mut busy = Load::start(&cluster, &sessions, &gateways, period).await;
     busy.progress(&cluster, 200).await;
@@ -55,14 +63,34 @@ async fn a_large_session_comes_back_equal_and_delays_nobody() {
         .await
         .expect("an answer");
     assert_eq!(response.status(), 201);
-    let location = response.headers()["location"].to_str().expect("text").to_owned();
-    let url = format!("{}{}", gateways[1], location.trim_start_matches(&gateways[0]));
-    let answer = cluster.http().get(url).bearer_auth(cluster.api_key()).timeout(Duration::from_secs(60));
-    let stored: serde_json::Value =
-        answer.send().await.expect("an answer").json().await.expect("JSON");
+    let location = response.headers()["location"]
+        .to_str()
+        .expect("text")
+        .to_owned();
+    let url = format!(
+        "{}{}",
+        gateways[1],
+        location.trim_start_matches(&gateways[0])
+    );
+    let answer = cluster
+        .http()
+        .get(url)
+        .bearer_auth(cluster.api_key())
+        .timeout(Duration::from_secs(60));
+    let stored: serde_json::Value = answer
+        .send()
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("JSON");
     busy.progress(&cluster, 200).await;
     busy.finish().await;
-    assert_eq!(stored["origins"][0]["localStorage"][0]["value"], value.as_str(), "it came back different");
+    assert_eq!(
+        stored["origins"][0]["localStorage"][0]["value"],
+        value.as_str(),
+        "it came back different"
+    );
     let with = p99(&busy.history().operations());
     let limit = (without * 5).max(Duration::from_millis(30));
     println!("p99 without {without:?}, with {with:?}, limit {limit:?}");
@@ -75,5 +103,22 @@ async fn a_large_session_comes_back_equal_and_delays_nobody() {
 /// The term of every group, as node 0 knows it.
 async fn terms(cluster: &Cluster) -> Vec<(String, u64)> {
     let status = cluster.status(0).await.expect("node 0 answers");
-    status.groups.into_iter().map(|group| (group.group, group.term)).collect()
+    status
+        .groups
+        .into_iter()
+        .map(|group| (group.group, group.term))
+        .collect()
+}
+
+/// A document that does not compress, and the value that it holds.
+fn large_document() -> (String, String) {
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(50);
+    let value: String = (0..VALUE_BYTES)
+        .map(|_| char::from(random.random_range(b'0'..=b'z')))
+        .map(|c| if c == '\\' { '_' } else { c })
+        .collect();
+    let document = format!(
+        r#"{{"name":"large","origins":[{{"origin":"https://example.com","localStorage":[{{"key":"k","value":"{value}"}}]}}]}}"#
+    );
+    (value, document)
 }

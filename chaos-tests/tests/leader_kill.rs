@@ -2,14 +2,15 @@
 //!
 //! All writers' sessions are in shards that the victim leads, so every one of them meets the fault.
 
-mod common;
-
 use std::time::Duration;
 
 use chaos_tests::checker::{Tally, longest_gap};
 use chaos_tests::cluster::Cluster;
-use common::{Load, PSPD, number, sessions};
+use chaos_tests::run::{Load, number, sessions};
 use rustix::process::Signal;
+
+/// The nodes' program, as this package builds it.
+const PSPD: &str = env!("CARGO_BIN_EXE_victim");
 
 const CLIENTS: usize = 8;
 const PERIOD: Duration = Duration::from_millis(20);
@@ -18,11 +19,20 @@ const PERIOD: Duration = Duration::from_millis(20);
 async fn round(cluster: &Cluster, victim: usize, signal: Signal) -> (Tally, Duration) {
     cluster.until_balanced().await;
     let sessions = sessions(cluster, CLIENTS, Some(victim)).await;
-    let survivors: Vec<String> =
-        cluster.nodes().iter().filter(|node| node.id != victim).map(|node| node.http.clone()).collect();
+    let survivors: Vec<String> = cluster
+        .nodes()
+        .iter()
+        .filter(|node| node.id != victim)
+        .map(|node| node.http.clone())
+        .collect();
     let mut load = Load::start(cluster, &sessions, &survivors, PERIOD).await;
     load.progress(cluster, 400).await;
-    let led = cluster.leaders().await.values().filter(|position| **position == victim).count();
+    let led = cluster
+        .leaders()
+        .await
+        .values()
+        .filter(|position| **position == victim)
+        .count();
     assert!(led > 0, "the victim leads nothing: the fault would be none");
     let from = load.history().now();
     if signal == Signal::TERM {
@@ -39,6 +49,7 @@ async fn round(cluster: &Cluster, victim: usize, signal: Signal) -> (Tally, Dura
     (tally, gap)
 }
 
+#[expect(clippy::print_stdout, reason = "the figures of a run are its result")]
 async fn rounds(signal: Signal, limit: Duration) {
     let count = number("KILLS", 3);
     let dir = tempfile::tempdir().expect("a folder");
@@ -49,7 +60,11 @@ async fn rounds(signal: Signal, limit: Duration) {
         let (tally, gap) = round(&cluster, victim, signal).await;
         println!("kill {kill} of node {victim}: {tally:?}, longest pause {gap:?}");
         assert!(tally.ok > 1000, "too few writes met the fault: {tally:?}");
-        assert_eq!((tally.fail, tally.unknown), (0, 0), "a client saw the fault");
+        assert_eq!(
+            (tally.fail, tally.unknown),
+            (0, 0),
+            "a client saw the fault"
+        );
         gaps.push(gap);
     }
     gaps.sort_unstable();

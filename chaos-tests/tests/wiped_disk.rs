@@ -1,12 +1,13 @@
 //! A node's disk is lost: it returns under a new id and is rebuilt while clients write.
 
-mod common;
-
 use std::time::Duration;
 
 use chaos_tests::cluster::Cluster;
-use common::{Load, PSPD, sessions};
+use chaos_tests::run::{Load, sessions};
 use rustix::process::Signal;
+
+/// The nodes' program, as this package builds it.
+const PSPD: &str = env!("CARGO_BIN_EXE_victim");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_wiped_node_returns_under_a_new_id_and_is_rebuilt_under_load() {
@@ -15,7 +16,10 @@ async fn a_wiped_node_returns_under_a_new_id_and_is_rebuilt_under_load() {
     cluster.until_balanced().await;
     let sessions = sessions(&cluster, 8, None).await;
     let old = cluster.status(2).await.expect("node 2 answers").node;
-    let gateways: Vec<String> = cluster.nodes()[..2].iter().map(|node| node.http.clone()).collect();
+    let gateways: Vec<String> = cluster.nodes()[..2]
+        .iter()
+        .map(|node| node.http.clone())
+        .collect();
     let mut load = Load::start(&cluster, &sessions, &gateways, Duration::from_millis(20)).await;
     load.progress(&cluster, 400).await;
 
@@ -24,34 +28,50 @@ async fn a_wiped_node_returns_under_a_new_id_and_is_rebuilt_under_load() {
     load.progress(&cluster, 400).await;
     cluster.node_command("start", 2);
     let rebuilt = cluster
-        .until("the node is a voter everywhere and the old id is gone", Duration::from_secs(60), || async {
-            let (Some(mine), Some(others)) = (cluster.status(2).await, cluster.status(0).await) else {
-                return false;
-            };
-            mine.node != old
-                && others.nodes.iter().all(|node| node.id != old)
-                && others.groups.iter().all(|group| {
-                    group.replicas.len() == 3
-                        && group.replicas.iter().any(|replica| replica.node == mine.node && replica.role == "voter")
-                        && group.replicas.iter().all(|replica| replica.node != old)
-                })
-        })
+        .until(
+            "the node is a voter everywhere and the old id is gone",
+            Duration::from_secs(60),
+            || async {
+                let (Some(mine), Some(others)) = (cluster.status(2).await, cluster.status(0).await)
+                else {
+                    return false;
+                };
+                mine.node != old
+                    && others.nodes.iter().all(|node| node.id != old)
+                    && others.groups.iter().all(|group| {
+                        group.replicas.len() == 3
+                            && group
+                                .replicas
+                                .iter()
+                                .any(|replica| replica.node == mine.node && replica.role == "voter")
+                            && group.replicas.iter().all(|replica| replica.node != old)
+                    })
+            },
+        )
         .await;
     load.progress(&cluster, 400).await;
     load.finish().await;
     let tally = load.check(&cluster).await;
     println!("rebuilt after {rebuilt:?} under load: {tally:?}");
-    assert_eq!((tally.fail, tally.unknown), (0, 0), "a client saw the fault");
+    assert_eq!(
+        (tally.fail, tally.unknown),
+        (0, 0),
+        "a client saw the fault"
+    );
 
     // The rebuilt copy is a full one: with another node gone it carries the quorum.
     cluster.signal(0, Signal::KILL);
     cluster
-        .until("the rebuilt node serves", Duration::from_secs(10), || async {
-            let node = &cluster.nodes()[2];
-            let url = format!("{}/api/v2/sessions/{}", node.http, sessions[0]);
-            let request = cluster.http().get(url).bearer_auth(cluster.api_key());
-            matches!(request.send().await, Ok(response) if response.status() == 200)
-        })
+        .until(
+            "the rebuilt node serves",
+            Duration::from_secs(10),
+            || async {
+                let node = &cluster.nodes()[2];
+                let url = format!("{}/api/v2/sessions/{}", node.http, sessions[0]);
+                let request = cluster.http().get(url).bearer_auth(cluster.api_key());
+                matches!(request.send().await, Ok(response) if response.status() == 200)
+            },
+        )
         .await;
     load.check(&cluster).await;
     cluster.node_command("start", 0);

@@ -40,22 +40,36 @@ pub fn tally<'a>(operations: impl IntoIterator<Item = &'a Operation>) -> Tally {
 pub fn applied_once(operations: &[&Operation], first: u64, last: u64) -> Result<Tally, String> {
     let tally = tally(operations.iter().copied());
     let mut seen = BTreeSet::new();
-    for operation in operations.iter().filter(|operation| operation.outcome == End::Ok) {
-        let revision = operation.revision.ok_or("an acknowledgement without a revision")?;
+    for operation in operations
+        .iter()
+        .filter(|operation| operation.outcome == End::Ok)
+    {
+        let revision = operation
+            .revision
+            .ok_or("an acknowledgement without a revision")?;
         if !seen.insert(revision) {
-            return Err(format!("revision {revision} was acknowledged to two writes"));
+            return Err(format!(
+                "revision {revision} was acknowledged to two writes"
+            ));
         }
         if revision <= first || revision > last {
-            return Err(format!("revision {revision} was acknowledged, the session has {last}"));
+            return Err(format!(
+                "revision {revision} was acknowledged, the session has {last}"
+            ));
         }
     }
     let applied = last - first;
     if applied < tally.ok {
-        return Err(format!("{} writes acknowledged, {applied} are there", tally.ok));
+        return Err(format!(
+            "{} writes acknowledged, {applied} are there",
+            tally.ok
+        ));
     }
     if applied > tally.ok + tally.unknown {
         let most = tally.ok + tally.unknown;
-        return Err(format!("{applied} writes applied, at most {most} were made"));
+        return Err(format!(
+            "{applied} writes applied, at most {most} were made"
+        ));
     }
     Ok(tally)
 }
@@ -65,7 +79,10 @@ pub fn applied_once(operations: &[&Operation], first: u64, last: u64) -> Result<
 pub fn by_session(operations: &[Operation]) -> BTreeMap<&str, Vec<&Operation>> {
     let mut sessions: BTreeMap<&str, Vec<&Operation>> = BTreeMap::new();
     for operation in operations {
-        sessions.entry(&operation.session).or_default().push(operation);
+        sessions
+            .entry(&operation.session)
+            .or_default()
+            .push(operation);
     }
     sessions
 }
@@ -79,8 +96,12 @@ pub fn longest_gap(operations: &[Operation], from: u64, to: u64) -> Duration {
         .map(|operation| operation.end)
         .collect();
     ends.sort_unstable();
-    let gap = ends.windows(2).filter(|pair| pair[1] >= from).map(|pair| pair[1] - pair[0]).max();
-    Duration::from_micros(gap.unwrap_or(to.saturating_sub(from)))
+    let gap = ends
+        .windows(2)
+        .filter(|pair| pair[1] >= from)
+        .map(|pair| pair[1] - pair[0])
+        .max();
+    Duration::from_micros(gap.unwrap_or_else(|| to.saturating_sub(from)))
 }
 
 #[cfg(test)]
@@ -104,18 +125,27 @@ mod tests {
 
     #[test]
     fn a_lost_write_a_doubled_write_and_a_shared_revision_are_found() {
-        let two = [operation(1, End::Ok, Some(2)), operation(2, End::Ok, Some(3))];
+        let two = [
+            operation(1, End::Ok, Some(2)),
+            operation(2, End::Ok, Some(3)),
+        ];
         let refs: Vec<&Operation> = two.iter().collect();
         assert!(applied_once(&refs, 1, 3).is_ok());
         assert!(applied_once(&refs, 1, 2).is_err());
         assert!(applied_once(&refs, 1, 4).is_err());
-        let shared = [operation(1, End::Ok, Some(2)), operation(2, End::Ok, Some(2))];
+        let shared = [
+            operation(1, End::Ok, Some(2)),
+            operation(2, End::Ok, Some(2)),
+        ];
         assert!(applied_once(&shared.iter().collect::<Vec<_>>(), 1, 3).is_err());
     }
 
     #[test]
     fn an_unknown_write_may_or_may_not_be_there() {
-        let history = [operation(1, End::Ok, Some(2)), operation(2, End::Unknown, None)];
+        let history = [
+            operation(1, End::Ok, Some(2)),
+            operation(2, End::Unknown, None),
+        ];
         let refs: Vec<&Operation> = history.iter().collect();
         assert!(applied_once(&refs, 1, 2).is_ok());
         assert!(applied_once(&refs, 1, 3).is_ok());

@@ -4,22 +4,27 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chaos_tests::checker::{self, Tally};
-use chaos_tests::cluster::Cluster;
-use chaos_tests::history::History;
-use chaos_tests::workload::{self, Writer};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// The nodes' program, as this package builds it.
-pub const PSPD: &str = env!("CARGO_BIN_EXE_victim");
+use crate::checker::{self, Tally};
+use crate::cluster::Cluster;
+use crate::history::History;
+use crate::workload::{self, Writer};
 
 /// A number from the environment, for longer runs than the everyday one.
+#[must_use]
 pub fn number(name: &str, default: usize) -> usize {
-    std::env::vars().find(|(key, _)| key == name).and_then(|(_, value)| value.parse().ok()).unwrap_or(default)
+    std::env::vars()
+        .find(|(key, _)| key == name)
+        .and_then(|(_, value)| value.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Sessions whose shard the node at `position` leads (any node's, for `None`), one for each writer.
+///
+/// # Panics
+/// When the node leads no shard.
 pub async fn sessions(cluster: &Cluster, count: usize, position: Option<usize>) -> Vec<String> {
     let node = &cluster.nodes()[position.unwrap_or(0)];
     let leaders = cluster.leaders().await;
@@ -39,6 +44,7 @@ pub async fn sessions(cluster: &Cluster, count: usize, position: Option<usize>) 
 }
 
 /// Writers that run until they are stopped.
+#[derive(Debug)]
 pub struct Load {
     history: Arc<History>,
     stop: CancellationToken,
@@ -48,7 +54,12 @@ pub struct Load {
 
 impl Load {
     /// Starts one writer for each session, each over these gateways.
-    pub async fn start(cluster: &Cluster, sessions: &[String], gateways: &[String], period: Duration) -> Self {
+    pub async fn start(
+        cluster: &Cluster,
+        sessions: &[String],
+        gateways: &[String],
+        period: Duration,
+    ) -> Self {
         let history = Arc::new(History::default());
         let stop = CancellationToken::new();
         let mut writers = JoinSet::new();
@@ -65,20 +76,32 @@ impl Load {
             };
             writers.spawn(writer.run(cluster.http().clone(), Arc::clone(&history), stop.clone()));
         }
-        Self { history, stop, writers, first }
+        Self {
+            history,
+            stop,
+            writers,
+            first,
+        }
     }
 
+    /// What the writers have recorded so far.
+    #[must_use]
     pub fn history(&self) -> &History {
         &self.history
     }
 
     /// Waits until this many writes have ended since the call.
+    ///
+    /// # Panics
+    /// When that takes more than a minute.
     pub async fn progress(&self, cluster: &Cluster, count: usize) {
         let before = self.history.operations().len();
         cluster
-            .until("the load makes progress", Duration::from_secs(60), || async {
-                self.history.operations().len() >= before + count
-            })
+            .until(
+                "the load makes progress",
+                Duration::from_secs(60),
+                || async { self.history.operations().len() >= before + count },
+            )
             .await;
     }
 
@@ -88,22 +111,33 @@ impl Load {
         while self.writers.join_next().await.is_some() {}
     }
 
-    /// Checks every session against the cluster as it is now.
+    /// Checks every session against the cluster as it is now, and saves the history beside its data.
+    ///
+    /// # Panics
+    /// With a sentence that says what is wrong.
     pub async fn check(&self, cluster: &Cluster) -> Tally {
         let operations = self.history.operations();
         let path = cluster.dir().join("history.jsonl");
-        self.history.save(&path).expect("the history can be written");
+        self.history
+            .save(&path)
+            .expect("the history can be written");
         for (session, writes) in checker::by_session(&operations) {
             let last = revision_now(cluster, session).await;
-            if let Err(wrong) = checker::applied_once(&writes, self.first[session], last) {
-                panic!("session {session}: {wrong}; history in {}", path.display());
-            }
+            let verdict = checker::applied_once(&writes, self.first[session], last);
+            assert!(
+                verdict.is_ok(),
+                "session {session}: {verdict:?}; history in {}",
+                path.display()
+            );
         }
         checker::tally(&operations)
     }
 }
 
 /// The revision that a linearizable read through any living node shows.
+///
+/// # Panics
+/// When no node answers, or the session is not there.
 pub async fn revision_now(cluster: &Cluster, session: &str) -> u64 {
     for node in cluster.nodes() {
         let request = cluster
@@ -111,10 +145,20 @@ pub async fn revision_now(cluster: &Cluster, session: &str) -> u64 {
             .get(format!("{}/api/v2/sessions/{session}", node.http))
             .bearer_auth(cluster.api_key());
         if let Ok(response) = request.send().await {
-            assert_eq!(response.status(), 200, "session {session} through node {}", node.id);
-            let tag = response.headers().get("etag").expect("an entity tag").to_str().expect("text");
+            assert_eq!(
+                response.status(),
+                200,
+                "session {session} through node {}",
+                node.id
+            );
+            let tag = response
+                .headers()
+                .get("etag")
+                .expect("an entity tag")
+                .to_str()
+                .expect("text");
             return workload::revision(tag).expect("a revision");
         }
     }
-    panic!("no node answers");
+    unreachable!("a quorum of nodes lives, so one of them answers");
 }
