@@ -179,19 +179,26 @@ impl Cluster {
         leaders
     }
 
-    /// Waits until every shard has a leader and every node leads one.
+    /// Waits until every shard has a leader and every node leads as many as any other.
     ///
     /// # Panics
     /// When that takes more than 30 seconds.
     pub async fn until_balanced(&self) {
         let nodes = self.nodes().len();
         self.until(
-            "every node leads a shard",
+            "the leaders are spread",
             Duration::from_secs(30),
             || async {
                 let leaders = self.leaders().await;
                 leaders.len() == usize::from(SHARDS)
-                    && (0..nodes).all(|position| leaders.values().any(|leader| *leader == position))
+                    && (0..nodes).all(|position| {
+                        leaders
+                            .values()
+                            .filter(|leader| **leader == position)
+                            .count()
+                            * nodes
+                            == usize::from(SHARDS)
+                    })
             },
         )
         .await;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use chaos_tests::checker::{Tally, longest_gap};
+use chaos_tests::checker::{Tally, by_session, longest_gap};
 use chaos_tests::cluster::Cluster;
 use chaos_tests::run::{Load, number, sessions};
 use rustix::process::Signal;
@@ -43,7 +43,13 @@ async fn round(cluster: &Cluster, victim: usize, signal: Signal) -> (Tally, Dura
     load.progress(cluster, 1200).await;
     let to = load.history().now();
     load.finish().await;
-    let gap = longest_gap(&load.history().operations(), from, to);
+    // Each session on its own: all of them are in shards that the victim led.
+    let operations = load.history().operations();
+    let gap = by_session(&operations)
+        .into_values()
+        .map(|own| longest_gap(own, from, to))
+        .max();
+    let gap = gap.expect("there are sessions");
     cluster.node_command("start", victim);
     let tally = load.check(cluster).await;
     (tally, gap)

@@ -89,9 +89,13 @@ pub fn by_session(operations: &[Operation]) -> BTreeMap<&str, Vec<&Operation>> {
 
 /// The longest time between two successful writes, one of which ended after `from` (microseconds).
 #[must_use]
-pub fn longest_gap(operations: &[Operation], from: u64, to: u64) -> Duration {
+pub fn longest_gap<'a>(
+    operations: impl IntoIterator<Item = &'a Operation>,
+    from: u64,
+    to: u64,
+) -> Duration {
     let mut ends: Vec<u64> = operations
-        .iter()
+        .into_iter()
         .filter(|operation| operation.outcome == End::Ok && operation.end <= to)
         .map(|operation| operation.end)
         .collect();
