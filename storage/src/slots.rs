@@ -56,16 +56,15 @@ impl<const N: usize> Slots<N> {
             .filter_map(|slot| decode(slot, magic))
             .max_by_key(|(counter, _)| *counter);
         let (counter, value) = newest.ok_or(SlotsError::Damaged)?;
-        // What was read may stand in memory only, if the process alone died before its sync.
-        file.sync_data()?;
-        Ok(Some((
-            Self {
-                file,
-                magic,
-                counter,
-            },
-            value,
-        )))
+        let mut slots = Self {
+            file,
+            magic,
+            counter,
+        };
+        // What was read may stand in memory only, if the process alone died before its sync, and after a failed sync
+        // the system even takes it for written: it is written again, the same bytes at the same place.
+        slots.put(counter, &value)?;
+        Ok(Some((slots, value)))
     }
 
     /// Makes the file `name` with this value, durable on return.
@@ -95,7 +94,10 @@ impl<const N: usize> Slots<N> {
 
     /// Replaces the value, durable on return. After an error the old or the new value is there.
     pub(crate) fn write(&mut self, value: &[u8; N]) -> io::Result<()> {
-        let counter = self.counter + 1;
+        self.put(self.counter + 1, value)
+    }
+
+    fn put(&mut self, counter: u64, value: &[u8; N]) -> io::Result<()> {
         let mut slot = vec![0; SLOT];
         slot[0..4].copy_from_slice(&self.magic);
         slot[4..8].copy_from_slice(&FORMAT.to_le_bytes());
@@ -127,7 +129,7 @@ mod tests {
 
     const MAGIC: [u8; 4] = *b"test";
 
-    fn value(disk: &SimDisk) -> Result<Option<u8>, SlotsError> {
+    fn value_of(disk: &SimDisk) -> Result<Option<u8>, SlotsError> {
         Ok(Slots::<1>::open(disk, "f", MAGIC)?.map(|(_, value)| value[0]))
     }
 
@@ -135,18 +137,36 @@ mod tests {
     fn a_crash_leaves_the_value_before_or_after() {
         for seed in 0..200 {
             let disk = SimDisk::new(seed);
-            assert_eq!(value(&disk).unwrap(), None);
+            assert_eq!(value_of(&disk).unwrap(), None);
             let mut slots = Slots::create(&disk, "f", MAGIC, &[1]).unwrap();
             for next in 2..2 + (seed % 5) as u8 {
                 slots.write(&[next]).unwrap();
-                assert_eq!(value(&disk).unwrap(), Some(next));
+                assert_eq!(value_of(&disk).unwrap(), Some(next));
             }
-            let last = value(&disk).unwrap().unwrap();
+            let last = value_of(&disk).unwrap().unwrap();
             disk.fail_sync(0, io::ErrorKind::Other);
             slots.write(&[99]).unwrap_err();
             let disk = disk.crash(CrashKeeps::Random);
-            let found = value(&disk).unwrap().unwrap();
+            let found = value_of(&disk).unwrap().unwrap();
             assert!(found == last || found == 99, "seed {seed}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_a_failed_sync_left_in_memory_is_not_built_upon() {
+        for seed in 0..50 {
+            let disk = SimDisk::new(seed);
+            let mut slots = Slots::create(&disk, "f", MAGIC, &[1]).unwrap();
+            slots.write(&[2]).unwrap();
+            disk.fail_sync(0, io::ErrorKind::Other);
+            slots.write(&[3]).unwrap_err();
+            let disk = disk.kill();
+            let (mut slots, value) = Slots::open(&disk, "f", MAGIC).unwrap().unwrap();
+            assert_eq!(value, [3]);
+            disk.fail_write(0, io::ErrorKind::Other);
+            slots.write(&[4]).unwrap_err();
+            let found = value_of(&disk.crash(CrashKeeps::Random)).unwrap().unwrap();
+            assert!(found == 3 || found == 4, "seed {seed}: {found}");
         }
     }
 
@@ -156,9 +176,9 @@ mod tests {
             let disk = SimDisk::new(skip);
             disk.fail_write(0, io::ErrorKind::Other);
             Slots::create(&disk, "f", MAGIC, &[1]).unwrap_err();
-            assert_eq!(value(&disk).unwrap(), None);
+            assert_eq!(value_of(&disk).unwrap(), None);
             Slots::create(&disk, "f", MAGIC, &[2]).unwrap();
-            assert_eq!(value(&disk).unwrap(), Some(2));
+            assert_eq!(value_of(&disk).unwrap(), Some(2));
         }
     }
 
@@ -168,8 +188,8 @@ mod tests {
         let mut slots = Slots::create(&disk, "f", MAGIC, &[1]).unwrap();
         slots.write(&[2]).unwrap();
         disk.flip("f", 16, 1).unwrap();
-        assert_eq!(value(&disk).unwrap(), Some(1), "the other slot serves");
+        assert_eq!(value_of(&disk).unwrap(), Some(1), "the other slot serves");
         disk.flip("f", SLOT + 9, 1).unwrap();
-        assert!(matches!(value(&disk), Err(SlotsError::Damaged)));
+        assert!(matches!(value_of(&disk), Err(SlotsError::Damaged)));
     }
 }

@@ -5,13 +5,14 @@
 //! 3. An invalid batch is the torn tail if nothing valid of its generation follows it, and the watermark is not
 //!    beyond it. Everything else is damage.
 //!
-//! What is found is synced before it is trusted: after the death of the process alone it may stand in memory only.
+//! The last batch is written again and synced before it is trusted: after the death of the process alone it may stand
+//! in memory only, and after a failed sync the system even takes it for written. All before it were synced.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, read_exact_at};
 
 use super::config::LogConfig;
 use super::error::{Damage, OpenError};
@@ -54,6 +55,7 @@ pub(crate) struct Recovered {
 #[derive(Debug, Clone, Copy)]
 struct End {
     offset: u32,
+    last_batch: u32,
     sequence: u64,
     checksum: u32,
     floor: u64,
@@ -64,6 +66,8 @@ type ByGeneration = BTreeMap<u64, Arc<Segment>>;
 
 /// Reads the whole log.
 pub(crate) fn recover(disk: &dyn Disk, config: &LogConfig) -> Result<Recovered, OpenError> {
+    // A process that died may have left names in memory only.
+    disk.sync_dir()?;
     let watermark = Watermark::open(disk)?;
     let (found, headless) = segments(disk)?;
     let newest = found
@@ -149,8 +153,7 @@ fn read(
         .into());
     }
     replay.finish()?;
-    active.file.sync_data()?;
-    disk.sync_dir()?;
+    write_again(active, &end)?;
     let mark = Mark {
         sequence: end.sequence,
         generation: active.generation,
@@ -265,6 +268,7 @@ fn walk(
     let mut last = before;
     let mut end = End {
         offset: 0,
+        last_batch: 0,
         sequence: 0,
         checksum: CHAIN_START,
         floor: 0,
@@ -290,6 +294,7 @@ fn walk(
         visit(end.offset, &batch)?;
         end = End {
             offset: end.offset + to_block(header.length),
+            last_batch: end.offset,
             sequence: header.sequence,
             checksum: batch.checksum,
             floor: header.floor,
@@ -323,6 +328,15 @@ fn is_torn(segment: &Segment, end: &End) -> Result<bool, OpenError> {
         .into()),
         None => Ok(torn),
     }
+}
+
+/// Makes the last batch durable, whatever the system believes about it.
+fn write_again(segment: &Segment, end: &End) -> Result<(), OpenError> {
+    let mut bytes = vec![0; (end.offset - end.last_batch) as usize];
+    read_exact_at(segment.file.as_ref(), &mut bytes, end.last_batch.into())
+        .map_err(|source| unreadable(segment, source))?;
+    segment.file.write_at(&bytes, end.last_batch.into())?;
+    Ok(segment.file.sync_data()?)
 }
 
 /// The batch that the watermark names must be the one it has seen.
