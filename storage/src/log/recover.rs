@@ -100,12 +100,11 @@ pub(crate) fn recover(disk: &dyn Disk, config: &LogConfig) -> Result<Recovered, 
             disk.remove(&segment.name)?;
         }
     }
-    read(disk, used, free, watermark)
+    read(used, free, watermark)
 }
 
 /// Reads the segments in use, from the oldest that is needed.
 fn read(
-    disk: &dyn Disk,
     used: Vec<Arc<Segment>>,
     free: Vec<Arc<Segment>>,
     mut watermark: Watermark,
