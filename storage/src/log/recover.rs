@@ -100,12 +100,11 @@ pub(crate) fn recover(disk: &dyn Disk, config: &LogConfig) -> Result<Recovered, 
             disk.remove(&segment.name)?;
         }
     }
-    read(disk, used, free, watermark)
+    read(used, free, watermark)
 }
 
 /// Reads the segments in use, from the oldest that is needed.
 fn read(
-    disk: &dyn Disk,
     used: Vec<Arc<Segment>>,
     free: Vec<Arc<Segment>>,
     mut watermark: Watermark,
@@ -245,14 +244,6 @@ fn clear(
     if scan.size() != config.segment_bytes {
         disk.remove(&segment.name)?;
         return Ok(None);
-    }
-    if scan
-        .header(0)?
-        .is_some_and(|(header, _)| header.generation > newest)
-    {
-        // Its generation will be given again; nothing of the torn batch may be met then.
-        segment.file.write_at(&[0; BLOCK as usize], 0)?;
-        segment.file.sync_data()?;
     }
     Ok(Some(Arc::new(segment)))
 }
