@@ -7,7 +7,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::group::{Group, GroupState};
 use super::queue::{Action, Op};
@@ -254,11 +253,6 @@ impl GroupLog {
                     || load.bytes >= HARD_LIMIT * config.queue_bytes)
         });
         refused.map_err(|op| (op.done.unwrap_or_else(nobody), self.shared.refusal()))
-    }
-
-    /// How many reads of any group met damage so far.
-    pub fn damaged_reads(&self) -> u64 {
-        self.shared.damaged_reads.load(Ordering::Relaxed)
     }
 }
 

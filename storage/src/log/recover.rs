@@ -245,14 +245,6 @@ fn clear(
         disk.remove(&segment.name)?;
         return Ok(None);
     }
-    if scan
-        .header(0)?
-        .is_some_and(|(header, _)| header.generation > newest)
-    {
-        // Its generation will be given again; nothing of the torn batch may be met then.
-        segment.file.write_at(&[0; BLOCK as usize], 0)?;
-        segment.file.sync_data()?;
-    }
     Ok(Some(Arc::new(segment)))
 }
 

@@ -58,6 +58,62 @@ fn what_a_killed_process_left_in_memory_is_synced_before_it_is_trusted() {
 }
 
 #[test]
+fn what_a_failed_sync_left_in_memory_is_written_again() {
+    // The system takes the pages of a failed sync for written: a later sync alone would do nothing for them.
+    let disk = SimDisk::new(5);
+    let (engine, mut writer, _) = open(&disk, small());
+    engine.group(1).append(entries(1, 0..2, 9000), ignore());
+    writer.work();
+    engine.group(1).append(entries(1, 2..4, 9000), ignore());
+    disk.fail_sync(0, io::ErrorKind::Other);
+    writer.work();
+    let disk = disk.kill();
+    let (engine, _writer, _) = open(&disk, small());
+    assert_eq!(read_all(&engine.group(1)), entries(1, 0..4, 9000));
+    let disk = disk.crash(CrashKeeps::Nothing);
+    let (engine, _writer, _) = open(&disk, small());
+    assert_eq!(read_all(&engine.group(1)), entries(1, 0..4, 9000));
+}
+
+#[test]
+fn the_writer_rests_when_marks_and_watermark_are_durable() {
+    let disk = SimDisk::new(5);
+    let config = LogConfig {
+        watermark_every: Duration::from_millis(500),
+        ..small()
+    };
+    let (engine, mut writer, _) = open(&disk, config);
+    let log = engine.group(1);
+    // The first batch of a segment takes the watermark with it; the next one waits for its time.
+    log.save_vote(vote(1), ignore());
+    assert_eq!(writer.work(), Turn::Idle(None));
+    log.append(entries(1, 1..9, 100), ignore());
+    assert!(matches!(writer.work(), Turn::Idle(Some(_))));
+    log.save_committed(Some(id(1, 5)));
+    log.purge(id(1, 3));
+    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
+    while writer.work() != Turn::Idle(None) {
+        assert!(tokio::time::Instant::now() < limit);
+        std::thread::yield_now();
+    }
+    let writes = disk.writes();
+    log.save_committed(Some(id(1, 6)));
+    assert_eq!(
+        writer.work(),
+        Turn::Idle(None),
+        "a lazy mark alone wakes nobody"
+    );
+    assert_eq!(disk.writes(), writes);
+    let disk = disk.crash(CrashKeeps::Nothing);
+    let (engine, _writer, _) = open(&disk, small());
+    let log = engine.group(1);
+    assert_eq!(
+        (log.committed(), log.state().purged),
+        (Some(id(1, 5)), Some(id(1, 3)))
+    );
+}
+
+#[test]
 fn a_torn_tail_boots_and_is_written_over() {
     let mut torn = 0;
     for seed in 0..50 {
