@@ -136,13 +136,27 @@ impl Cluster {
     /// # Panics
     /// When the command fails.
     pub fn node_command(&self, what: &str, position: usize) {
-        let status = Command::new(&self.binary)
-            .args(["dev", "node", what, &position.to_string(), "--data"])
-            .arg(&self.dir)
-            .stdout(Stdio::null())
-            .status()
-            .expect("pspd starts");
-        assert!(status.success(), "pspd dev node {what} {position} failed");
+        self.node_commands(what, &[position]);
+    }
+
+    /// Runs `pspd dev node WHAT POSITION` for several nodes at once.
+    ///
+    /// # Panics
+    /// When one of the commands fails.
+    pub fn node_commands(&self, what: &str, positions: &[usize]) {
+        let start = |position: &usize| {
+            Command::new(&self.binary)
+                .args(["dev", "node", what, &position.to_string(), "--data"])
+                .arg(&self.dir)
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("pspd starts")
+        };
+        let commands: Vec<Child> = positions.iter().map(start).collect();
+        for mut command in commands {
+            let status = command.wait().expect("the command is ours");
+            assert!(status.success(), "pspd dev node {what} failed");
+        }
     }
 
     /// What a node's admin listener says of the cluster, if it answers.

@@ -6,6 +6,7 @@ use chaos_tests::cluster::Cluster;
 use chaos_tests::run::{Load, number, revision_now, sessions};
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
+use tokio::time::Instant;
 
 /// The nodes' program, as this package builds it.
 const PSPD: &str = env!("CARGO_BIN_EXE_victim");
@@ -32,14 +33,14 @@ async fn nothing_acknowledged_is_lost_when_all_nodes_are_killed_at_once() {
             cluster.signal(position, Signal::KILL);
         }
         load.finish().await;
-        for position in 0..3 {
-            cluster.node_command("start", position);
-        }
-        let recovery = cluster
+        let from = Instant::now();
+        cluster.node_commands("start", &[0, 1, 2]);
+        cluster
             .until("the region serves again", Duration::from_secs(30), || {
                 cluster.serves(&sessions[0])
             })
             .await;
+        let recovery = from.elapsed();
         for session in &sessions {
             revision_now(&cluster, session).await;
         }

@@ -201,8 +201,11 @@ impl Supervisor {
         self.handles[usize::from(node)] = Some(handle);
         self.waits
             .spawn(async move { Event::Ended(node, started.wait().await.ok()) });
-        self.waits
-            .spawn(async move { Event::Ready(node, pid, until_ready(&http, &admin).await) });
+        // At the first start all nodes come up together; later a node may be the only one, and has no leader to wait for.
+        let leaders = self.booting;
+        self.waits.spawn(async move {
+            Event::Ready(node, pid, until_ready(&http, &admin, leaders).await)
+        });
         Ok(())
     }
 
@@ -314,15 +317,15 @@ impl Supervisor {
     }
 }
 
-/// Asks the node until it is ready, within a limit.
-async fn until_ready(http: &Http, admin: &str) -> Result<(), String> {
+/// Asks the node until it is ready, and with `leaders` until every group has one, within a limit.
+async fn until_ready(http: &Http, admin: &str, leaders: bool) -> Result<(), String> {
     let end = Instant::now() + READY;
     loop {
         let asked = http
             .ask(admin, &Call::new(http::Method::GET, "/readyz"))
             .await;
         let waits_for = match asked {
-            Ok(body) => match leaderless(&body) {
+            Ok(body) => match leaderless(&body).filter(|_| leaders) {
                 None => return Ok(()),
                 Some(groups) => format!("no leader of {groups}"),
             },
