@@ -72,7 +72,7 @@ async fn an_acceptor_reads_no_more_calls_than_it_may_hold() {
         answered += held.len();
         held.into_iter()
             .for_each(|reply| reply.send(Ok(Bytes::new())));
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        until_the_next_look().await;
     }
     for reply in calls {
         reply.await.unwrap();
@@ -186,9 +186,5 @@ async fn connections_have_a_bound_and_dialers_under_pressure_prove_their_address
         .unwrap_err();
     assert!(matches!(error, CallError::Unreachable(_)), "{error}");
     dialers[0].transport.close().await;
-    let begin = tokio::time::Instant::now();
-    while peers[2].call(call(Lane::Control, ECHO, "")).await.is_err() {
-        assert!(begin.elapsed() < LONG);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_answered(&peers[2], || call(Lane::Control, ECHO, "")).await;
 }

@@ -134,11 +134,7 @@ async fn a_restarted_peer_is_found_again_and_sent_calls_end_unknown() {
     assert!(error.outcome_unknown());
 
     let two = start(again);
-    let begin = tokio::time::Instant::now();
-    while peer.call(call(Lane::Data, ECHO, "back")).await.is_err() {
-        assert!(begin.elapsed() < LONG);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_answered(&peer, || call(Lane::Data, ECHO, "back")).await;
     assert_eq!(two.handlers.bodies(Lane::Data), ["back"]);
 }
 
@@ -168,10 +164,7 @@ fn a_peer_that_died_without_a_word_is_found_again_at_once() {
     let two = again.block_on(async { start(second) });
     ours.block_on(async {
         let begin = tokio::time::Instant::now();
-        while peer.call(call(Lane::Data, ECHO, "back")).await.is_err() {
-            assert!(begin.elapsed() < LONG);
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until_answered(&peer, || call(Lane::Data, ECHO, "back")).await;
         println!("found again after {:?}", begin.elapsed());
         let idle = crate::transport::Timing::default().idle;
         assert!(

@@ -36,11 +36,13 @@ async fn control_beside(peer: &Peer, body: &Bytes) -> Duration {
     };
     let control = async {
         let mut times = Vec::new();
+        let mut pace = tokio::time::interval(Duration::from_millis(1));
+        pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let begin = tokio::time::Instant::now();
             peer.call(call(Lane::Control, ECHO, "beat")).await.unwrap();
             times.push(begin.elapsed());
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            pace.tick().await;
             if peer.stats().in_flight == 0 {
                 return times;
             }

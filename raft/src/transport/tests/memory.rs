@@ -101,9 +101,7 @@ async fn a_short_cut_delays_and_a_long_one_breaks() {
     })
     .await;
     net.heal_all();
-    while peer.call(call(Lane::Data, ECHO, "back")).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_answered(&peer, || call(Lane::Data, ECHO, "back")).await;
     let seen = nodes[1].handlers.bodies(Lane::Data);
     assert!(
         !seen.contains(&Bytes::from_static(b"lost")),
@@ -127,9 +125,7 @@ async fn a_crashed_node_is_silent_and_its_return_is_noticed_at_once() {
     let again = node(&net, B);
     assert_eq!(held.await.unwrap_err(), CallError::Closed);
     assert!(begin.elapsed() < Duration::from_millis(100));
-    while peer.call(call(Lane::Data, ECHO, "")).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_answered(&peer, || call(Lane::Data, ECHO, "")).await;
     assert_eq!(again.handlers.seen.lock().len(), 1);
 }
 

@@ -195,3 +195,17 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
         .await
         .unwrap_or_else(|_| panic!("never happened: {what}"));
 }
+
+/// Calls until there is an answer, within [`LONG`].
+async fn until_answered(peer: &Peer, make: impl Fn() -> Call) {
+    let begin = tokio::time::Instant::now();
+    while peer.call(make()).await.is_err() {
+        assert!(begin.elapsed() < LONG);
+        until_the_next_look().await;
+    }
+}
+
+/// The period between two looks at a condition that a test waits for.
+async fn until_the_next_look() {
+    tokio::time::sleep(Duration::from_millis(5)).await;
+}
