@@ -1,7 +1,7 @@
 # What a person types. Each target first installs what a fresh Debian machine with Rust lacks, and says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint docs
+.PHONY: help run test fmt lint docs figures
 
 # A compiler cache where there is one, for what is compiled from C and C++.
 ifneq ($(shell command -v ccache),)
@@ -37,6 +37,13 @@ fmt: ## Format the code
 lint: ## Check format, lints, documentation and dependencies
 	@.ci/setup build
 	@.ci/lint
+
+figures: ## Measure the promises under faults at full length: 10 kills, 20 power-offs, a large body (about 10 minutes)
+	@.ci/setup build
+	KILLS=10 cargo test -p chaos-tests --test leader_kill -- --nocapture --test-threads=1
+	KILLS=20 cargo test -p chaos-tests --test all_killed -- --nocapture
+	cargo test -p chaos-tests --test wiped_disk -- --nocapture
+	cargo test -p chaos-tests --test large_body -- --nocapture --include-ignored --test-threads=1
 
 docs: ## Build the documentation of the code
 	@.ci/setup build
