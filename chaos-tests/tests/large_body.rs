@@ -67,39 +67,7 @@ async fn with_a_large_body() -> (Duration, Duration) {
     let terms = terms(&cluster).await;
     let mut busy = Load::start(&cluster, &sessions, &gateways, period).await;
     busy.progress(&cluster, 200).await;
-    let response = cluster
-        .http()
-        .post(format!("{}/api/v2/sessions", gateways[0]))
-        .bearer_auth(cluster.api_key())
-        .timeout(Duration::from_secs(60))
-        .header("content-type", "application/json")
-        .header("prefer", "return=minimal")
-        .body(document)
-        .send()
-        .await
-        .expect("an answer");
-    assert_eq!(response.status(), 201);
-    let location = response.headers()["location"]
-        .to_str()
-        .expect("text")
-        .to_owned();
-    let url = format!(
-        "{}{}",
-        gateways[1],
-        location.trim_start_matches(&gateways[0])
-    );
-    let answer = cluster
-        .http()
-        .get(url)
-        .bearer_auth(cluster.api_key())
-        .timeout(Duration::from_secs(60));
-    let bytes = answer
-        .send()
-        .await
-        .expect("an answer")
-        .bytes()
-        .await
-        .expect("a body");
+    let bytes = there_and_back(&cluster, document).await;
     busy.progress(&cluster, 200).await;
     busy.finish().await;
     // Parsed only now: it would hold up the writers of this process.
@@ -137,4 +105,42 @@ fn large_document() -> (String, String) {
         r#"{{"name":"large","origins":[{{"origin":"https://example.com","localStorage":[{{"key":"k","value":"{value}"}}]}}]}}"#
     );
     (value, document)
+}
+
+/// Stores a document through one node and returns what another gives for it.
+async fn there_and_back(cluster: &Cluster, document: String) -> bytes::Bytes {
+    let gateways: Vec<String> = cluster.nodes().into_iter().map(|node| node.http).collect();
+    let response = cluster
+        .http()
+        .post(format!("{}/api/v2/sessions", gateways[0]))
+        .bearer_auth(cluster.api_key())
+        .timeout(Duration::from_secs(60))
+        .header("content-type", "application/json")
+        .header("prefer", "return=minimal")
+        .body(document)
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(response.status(), 201);
+    let location = response.headers()["location"]
+        .to_str()
+        .expect("text")
+        .to_owned();
+    let url = format!(
+        "{}{}",
+        gateways[1],
+        location.trim_start_matches(&gateways[0])
+    );
+    let answer = cluster
+        .http()
+        .get(url)
+        .bearer_auth(cluster.api_key())
+        .timeout(Duration::from_secs(60));
+    answer
+        .send()
+        .await
+        .expect("an answer")
+        .bytes()
+        .await
+        .expect("a body")
 }
