@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,44 @@ pub async fn sessions(cluster: &Cluster, count: usize, position: Option<usize>) 
     }
     assert_eq!(found.len(), count, "the node leads no shard: {leaders:?}");
     found
+}
+
+/// Stores `count` more sessions whose documents have `bytes` bytes of text that hardly compresses, as tokens do not.
+///
+/// # Panics
+/// When one is not stored.
+pub async fn fill(cluster: &Cluster, count: usize, bytes: usize) {
+    const AT_ONCE: usize = 48;
+    let api_key: Arc<str> = cluster.api_key().into();
+    let gateways: Vec<Arc<str>> = cluster.nodes().into_iter().map(|n| n.http.into()).collect();
+    let mut clients = JoinSet::new();
+    for client in 0..AT_ONCE {
+        let (http, api_key) = (cluster.http().clone(), Arc::clone(&api_key));
+        let gateway = Arc::clone(&gateways[client % gateways.len()]);
+        clients.spawn(async move {
+            let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(client as u64);
+            for number in (client..count).step_by(AT_ONCE) {
+                let text: String = (0..bytes)
+                    .map(|_| char::from(random.sample(rand::distr::Alphanumeric)))
+                    .collect();
+                let body = serde_json::json!({"name": format!("fill {number}"), "description": text});
+                let response = http
+                    .post(format!("{gateway}/api/v2/sessions"))
+                    .bearer_auth(&api_key)
+                    .header("content-type", "application/json")
+                    .header("prefer", "return=minimal")
+                    .body(body.to_string())
+                    .send()
+                    .await
+                    .expect("the gateway answers");
+                assert_eq!(response.status(), 201);
+                response.bytes().await.expect("an answer has an end");
+            }
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.expect("every session is stored");
+    }
 }
 
 /// Writers that run until they are stopped.

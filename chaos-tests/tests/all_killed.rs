@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chaos_tests::cluster::Cluster;
-use chaos_tests::run::{Load, number, revision_now, sessions};
+use chaos_tests::run::{Load, fill, number, revision_now, sessions};
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 use tokio::time::Instant;
@@ -20,6 +20,9 @@ async fn nothing_acknowledged_is_lost_when_all_nodes_are_killed_at_once() {
     let dir = tempfile::tempdir().expect("a folder");
     let cluster = Cluster::start(PSPD, 3, dir.path()).await;
     let sessions = sessions(&cluster, 8, None).await;
+    let stored = number("SESSIONS", 1000);
+    fill(&cluster, stored, 1024).await;
+    println!("{stored} sessions stored");
     let mut recoveries = Vec::new();
     for kill in 0..count {
         let gateways: Vec<String> = cluster

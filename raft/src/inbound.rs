@@ -14,8 +14,10 @@ use futures::{Future, FutureExt, StreamExt};
 use model::id::NodeId;
 use openraft::entry::RaftEntry;
 use openraft::error::RaftError;
+use openraft::raft::AppendEntriesResponse;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::kinds;
 use crate::message;
@@ -60,13 +62,13 @@ impl Door {
             self.replica
                 .parts
                 .tasks
-                .spawn(carry_out(self.raft(), append, reply));
+                .spawn(carry_out(Arc::clone(&self.replica), append, reply));
             return;
         }
         let mut lanes = self.lanes.lock();
         let lane = lanes.entry(request.from).or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(APPENDS);
-            self.replica.parts.tasks.spawn(feed(self.raft(), receiver));
+            self.replica.parts.tasks.spawn(feed(Arc::clone(&self.replica), receiver));
             sender
         });
         if let Err(full) = lane.try_send((append, reply)) {
@@ -150,26 +152,32 @@ fn not_ready<E: std::error::Error>(error: &RaftError<crate::types::Types, E>) ->
     RemoteError::code(kinds::NOT_READY)
 }
 
-async fn carry_out(raft: Raft, append: AppendRequest, reply: Reply) {
+async fn carry_out(replica: Arc<Replica>, append: AppendRequest, reply: Reply) {
+    let arrived = Instant::now();
     let previous = append.prev_log_id;
     let last = append.entries.last().map(RaftEntry::log_id).or(previous);
-    reply.send(match raft.append_entries(append).await {
-        Ok(answer) => Ok(message::encode_appended(
-            &answer.into_stream_result(previous, last),
-        )),
+    reply.send(match replica.parts.raft.append_entries(append).await {
+        Ok(answer) => {
+            if matches!(answer, AppendEntriesResponse::Success) {
+                replica.heard_leader(arrived);
+            }
+            Ok(message::encode_appended(
+                &answer.into_stream_result(previous, last),
+            ))
+        }
         Err(error) => Err(not_ready(&error)),
     });
 }
 
 /// Hands appends to openraft in order: each future's first poll queues its append there.
-async fn feed(raft: Raft, mut appends: mpsc::Receiver<Append>) {
+async fn feed(replica: Arc<Replica>, mut appends: mpsc::Receiver<Append>) {
     let mut under_way: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>> =
         FuturesUnordered::new();
     loop {
         tokio::select! {
             append = appends.recv(), if under_way.len() < APPENDS => {
                 let Some((append, reply)) = append else { break };
-                let mut done = carry_out(raft.clone(), append, reply).boxed();
+                let mut done = carry_out(Arc::clone(&replica), append, reply).boxed();
                 if futures::poll!(&mut done).is_pending() {
                     under_way.push(done);
                 }

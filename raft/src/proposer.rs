@@ -2,7 +2,8 @@
 //!
 //! One task for each group takes what waits, up to `limits::MAX_BATCH_COMMANDS` and `limits::MAX_BATCH_BYTES`, and proposes it
 //! as one entry; it has one entry under way, and more only while full batches wait. Bulk commands (chunks) have
-//! entries of their own and at most [`BULK_IN_FLIGHT`] bytes under way, so that they never hold up small ones for long.
+//! entries of their own, one under way, so that a small one never waits for more than one of them; and while small ones come,
+//! each bulk entry is followed by a pause as long as it took, so that bulk takes at most half of the machine.
 //!
 //! A command has exactly one end: its outcome, "not appended" (`NotLeader`, `Busy`), or `Unknown`. One that still waits when its
 //! deadline passes is taken back and was not appended.
@@ -10,6 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use model::id::NodeId;
 use model::limits::{MAX_BATCH_BYTES, MAX_BATCH_COMMANDS};
@@ -19,7 +21,7 @@ use model::time::UnixMillis;
 use openraft::error::ClientWriteError;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::log_time::LogTime;
 use crate::machine::Entries;
@@ -30,8 +32,8 @@ use crate::types::{Callback, Raft, Reply, WriteResult};
 const MAX_WAITING: usize = 8192;
 /// Bytes of commands that may wait for an entry.
 const MAX_WAITING_BYTES: usize = 32 << 20;
-/// Bytes of bulk commands under way or waiting to be.
-const BULK_IN_FLIGHT: usize = 4 << 20;
+/// The longest pause after a bulk entry.
+const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// Entries under way when full batches wait.
 const MAX_ENTRIES: usize = 4;
 
@@ -133,7 +135,12 @@ struct Queues<K: Kind> {
     bytes: usize,
     small_bytes: usize,
     entries: usize,
-    bulk_in_flight: usize,
+    /// When the bulk entry under way began.
+    bulk_since: Option<Instant>,
+    /// No bulk entry before this.
+    bulk_after: Option<Instant>,
+    /// Whether small ones were proposed since the last bulk entry landed.
+    shared: bool,
     closed: bool,
 }
 
@@ -160,7 +167,9 @@ impl<K: Kind> Proposer<K> {
             bytes: 0,
             small_bytes: 0,
             entries: 0,
-            bulk_in_flight: 0,
+            bulk_since: None,
+            bulk_after: None,
+            shared: false,
             closed: false,
         };
         Self(Arc::new(Shared {
@@ -237,10 +246,17 @@ impl<K: Kind> Proposer<K> {
     pub(crate) async fn run(&self, raft: Raft, time: Arc<LogTime>) {
         loop {
             let Some(batch) = self.take() else {
-                if self.0.queues.lock().closed {
-                    return;
+                let pause = {
+                    let queues = self.0.queues.lock();
+                    if queues.closed {
+                        return;
+                    }
+                    queues.bulk_after.filter(|_| !queues.bulk.is_empty())
+                };
+                tokio::select! {
+                    () = self.0.work.notified() => {}
+                    () = until(pause) => {}
                 }
-                self.0.work.notified().await;
                 continue;
             };
             let Some(log_time) = time.next() else {
@@ -291,21 +307,25 @@ impl<K: Kind> Proposer<K> {
         }
         if !waiting.is_empty() {
             queues.entries += 1;
-            return Some(self.batch(waiting, 0));
+            queues.shared = true;
+            return Some(self.batch(waiting, false));
         }
-        while queues.bulk_in_flight < BULK_IN_FLIGHT {
+        let now = Instant::now();
+        if queues.bulk_since.is_some() || queues.bulk_after.is_some_and(|after| now < after) {
+            return None;
+        }
+        queues.bulk_after = None;
+        loop {
             let first = queues.bulk.pop_front()?;
             queues.bytes -= first.weight;
             if !first.claimed.swap(true, Ordering::AcqRel) {
-                queues.bulk_in_flight += first.weight;
-                let weight = first.weight;
-                return Some(self.batch(vec![first], weight));
+                queues.bulk_since = Some(now);
+                return Some(self.batch(vec![first], true));
             }
         }
-        None
     }
 
-    fn batch(&self, waiting: Vec<Waiting<K>>, bulk: usize) -> Batch<K> {
+    fn batch(&self, waiting: Vec<Waiting<K>>, bulk: bool) -> Batch<K> {
         let shared = Arc::clone(&self.0);
         Batch {
             waiting,
@@ -322,8 +342,7 @@ struct Batch<K: Kind> {
 /// An entry that is under way; gives its place back when dropped.
 struct Flight<K: Kind> {
     shared: Arc<Shared<K>>,
-    /// Bytes of a bulk entry; zero for another.
-    bulk: usize,
+    bulk: bool,
 }
 
 impl<K: Kind> Flight<K> {
@@ -335,13 +354,25 @@ impl<K: Kind> Flight<K> {
 impl<K: Kind> Drop for Flight<K> {
     fn drop(&mut self) {
         let mut queues = self.shared.queues.lock();
-        if self.bulk == 0 {
-            queues.entries -= 1;
+        if self.bulk {
+            let now = Instant::now();
+            let took = queues.bulk_since.take().map(|since| now - since);
+            queues.bulk_after = took
+                .filter(|_| std::mem::take(&mut queues.shared))
+                .map(|took| now + took.min(MAX_PAUSE));
         } else {
-            queues.bulk_in_flight -= self.bulk;
+            queues.entries -= 1;
         }
         drop(queues);
         self.shared.work.notify_one();
+    }
+}
+
+/// The end of a pause; without one, never.
+async fn until(pause: Option<Instant>) {
+    match pause {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
     }
 }
 

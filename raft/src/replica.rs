@@ -25,6 +25,7 @@ use crate::coalesce::Coalesce;
 use crate::lease::{SleepWatch, VoteGate};
 use crate::log_time::{Clocks, LogTime};
 use crate::machine::Progress;
+use crate::timing::Pace;
 use crate::types::{LeaderId, LogId, Raft};
 
 /// Most probes whose index is not applied yet.
@@ -61,7 +62,7 @@ pub(crate) struct Parts {
     pub(crate) clocks: Arc<Clocks>,
     pub(crate) sleep: Arc<SleepWatch>,
     pub(crate) tasks: TaskTracker,
-    pub(crate) lease: Duration,
+    pub(crate) pace: Pace,
     pub(crate) gate: VoteGate,
 }
 
@@ -74,6 +75,8 @@ pub(crate) struct Replica {
     handing_over: AtomicBool,
     rounds: Coalesce<(), Result<u64, NoIndex>>,
     freshness: Mutex<Freshness>,
+    /// When an append that the leader got accepted had arrived.
+    heard: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -92,6 +95,7 @@ impl Replica {
             handing_over: AtomicBool::new(false),
             rounds: Coalesce::default(),
             freshness: Mutex::default(),
+            heard: Mutex::default(),
         })
     }
 
@@ -186,7 +190,7 @@ impl Replica {
         };
         let Some(age) = acked else { return false };
         let sent = Instant::now().checked_sub(age);
-        age < self.parts.lease * 2 / 3 && sent.is_some_and(|sent| self.parts.sleep.is_since(sent))
+        age < self.parts.pace.lease() * 2 / 3 && sent.is_some_and(|sent| self.parts.sleep.is_since(sent))
     }
 
     /// The index up to which must be read to see every write acknowledged before now. Only on the leader; by the lease if it
@@ -252,6 +256,18 @@ impl Replica {
         let mut freshness = self.freshness.lock();
         self.settle(&mut freshness);
         freshness.newest.map(|sent| sent.elapsed())
+    }
+
+    /// An append or heartbeat that arrived at `arrived` was accepted.
+    pub(crate) fn heard_leader(&self, arrived: Instant) {
+        let mut heard = self.heard.lock();
+        *heard = heard.max(Some(arrived));
+    }
+
+    /// Whether a leader was heard within half of its lease: no election can be due before the next beat (`host/pulse.rs`).
+    pub(crate) fn hears_leader(&self) -> bool {
+        let patience = self.parts.pace.lease() / 2;
+        self.heard.lock().is_some_and(|at| at.elapsed() < patience)
     }
 
     /// Hands leadership to `to`: from here reads need a round, and writes are refused until the new leader is known.

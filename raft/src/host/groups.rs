@@ -143,7 +143,7 @@ pub(crate) async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<(), Start
         clocks: Arc::clone(&inner.clocks),
         sleep: Arc::clone(&inner.sleep),
         tasks: inner.tasks.clone(),
-        lease: pace.lease(),
+        pace,
         gate,
     });
     start(inner, replica);

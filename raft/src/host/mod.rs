@@ -7,6 +7,7 @@
 //! | `router.rs`, `hello.rs` | what arrives, and from whom it is taken |
 //! | `groups.rs` | opening and closing replicas |
 //! | `bootstrap.rs` | making a region |
+//! | `pulse.rs` | heartbeats of all groups; whose election timer runs |
 //! | `probe.rs` | lives, clocks and the age of reads |
 //! | `keeper.rs` | sweeps, snapshots, flushes, the map |
 //! | `balance.rs` | who leads what; draining |
@@ -27,6 +28,7 @@ mod inner;
 mod keeper;
 mod placement;
 mod probe;
+mod pulse;
 mod router;
 mod status;
 
@@ -220,6 +222,7 @@ impl Host {
 
     fn start_loops(&self) {
         let inner = &self.inner;
+        inner.tasks.spawn(pulse::run(Arc::clone(inner)));
         inner.tasks.spawn(probe::run(Arc::clone(inner)));
         inner.tasks.spawn(keeper::sweep(Arc::clone(inner)));
         inner.tasks.spawn(keeper::bound(Arc::clone(inner)));

@@ -9,7 +9,6 @@ use model::limits::MAX_NOT_AFTER;
 use tokio::time::Instant;
 
 use crate::service::Inner;
-use crate::service::client::body_bytes;
 use crate::service::error::{TryError, Why};
 use crate::service::wire::{Reply, Request};
 use crate::shard::ShardGroup;
@@ -21,7 +20,9 @@ impl Inner {
             Ok(reply) => reply,
             Err(error) => Reply::Failed(error),
         };
-        reply.encode()
+        let bytes = reply.weight();
+        let encoded = self.work.run(bytes, move || reply.encode()).await;
+        encoded.unwrap_or_else(|error| Reply::Failed(error).encode())
     }
 
     async fn carry_out(&self, group: GroupId, body: &Bytes) -> Result<Reply, TryError> {
@@ -30,10 +31,7 @@ impl Inner {
             Request::decode(body).map_err(|_content| TryError::NotReady(Why::NotUnderstood))?;
         let local = links.directory.local(group);
         let local = local.ok_or(TryError::NotReady(Why::Unreachable))?;
-        let bytes = match &request {
-            Request::Write(write, _) => body_bytes(&write.op),
-            Request::Read(_) | Request::Count(..) | Request::List(_) => 0,
-        };
+        let bytes = request.weight();
         let _admitted = self.others.admit(bytes).ok_or(TryError::Busy)?;
         self.answer_request(&local, request).await
     }

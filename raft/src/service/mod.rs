@@ -11,7 +11,8 @@
 //! | `list.rs` | a page over all shards |
 //! | `watch/` | changes in order, from a version |
 //! | `content.rs`, `seal.rs`, `keys.rs` | sealing, chunks, keys |
-//! | `cache.rs`, `view.rs` | opened documents, and where opening is done |
+//! | `cache.rs`, `view.rs` | opened documents |
+//! | `work.rs` | threads for large documents |
 //! | `route.rs`, `wire.rs`, `inbound.rs` | other nodes |
 //! | `error.rs`, `metrics.rs`, `config.rs` | how a try ends, what is counted, what can be set |
 //!
@@ -38,6 +39,7 @@ mod tests;
 mod view;
 mod watch;
 mod wire;
+mod work;
 
 pub use config::ServiceConfig;
 pub use keys::{KEY_BYTES, KeyRing, MasterKey};
@@ -75,7 +77,7 @@ struct Inner {
     others: client::Admission,
     queues: Arc<queue::Queues>,
     cache: cache::Cache,
-    work: view::Work,
+    work: work::Work,
     hub: watch::Hub,
     watchers: Arc<Semaphore>,
     polls: Semaphore,
@@ -112,7 +114,7 @@ impl Service {
             others: client::Admission::new(config.max_inbound, config.max_inbound_bytes),
             queues: queue::Queues::new(config.max_waiters),
             cache: cache::Cache::new(config.cache_bytes),
-            work: view::Work::new(config.max_large),
+            work: work::Work::new(config.max_large),
             hub: watch::Hub::new(config.history_bytes, config.watcher_queue),
             watchers: Arc::new(Semaphore::new(watchers)),
             polls: Semaphore::new(MAX_POLLS),

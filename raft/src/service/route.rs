@@ -131,7 +131,10 @@ impl Inner {
     ) -> Result<Reply, AskError> {
         self.metrics.forwards.increment(1);
         let timeout = deadline.saturating_duration_since(Instant::now());
-        let call = links.peers.call(to, group, request.encode(), timeout);
+        let bytes = request.weight();
+        let frame = self.work.run(bytes, move || request.encode()).await;
+        let frame = frame.map_err(|_stopping| AskError::NotSent)?;
+        let call = links.peers.call(to, group, frame, timeout);
         let answer = match links.directory.local(group) {
             Some(local) => tokio::select! {
                 answer = call => answer,

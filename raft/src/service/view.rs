@@ -1,7 +1,4 @@
 //! A view of a group's state that can be kept, and opening documents from it.
-//!
-//! Large documents are worked on by threads that may block, a bounded number at a time; small ones where the request is,
-//! because handing them over would cost more than the work.
 
 use std::sync::Arc;
 
@@ -9,16 +6,12 @@ use bytes::Bytes;
 use model::id::{SessionId, TenantId};
 use model::shard::Live;
 use model::state::{Key, StateError, StateRead};
-use tokio::sync::Semaphore;
 
 use crate::service::Inner;
 use crate::service::cache::Plain;
 use crate::service::content::{self, ContentError};
-use crate::service::error::{TryError, Why};
+use crate::service::error::TryError;
 use crate::shard::ShardGroup;
-
-/// Documents above this many bytes are worked on by threads that may block.
-const LARGE_BYTES: usize = 256 * 1024;
 
 /// A consistent view; cheap to clone.
 #[derive(Clone)]
@@ -37,45 +30,6 @@ impl StateRead for View {
 
     fn scan(&self, from: &Key, limit: usize) -> Result<Vec<(Key, Bytes)>, StateError> {
         self.0.scan(from, limit)
-    }
-}
-
-/// Where work on documents is done.
-pub(super) struct Work {
-    large: Semaphore,
-}
-
-impl Work {
-    pub(super) fn new(max_large: usize) -> Self {
-        Self {
-            large: Semaphore::new(max_large.max(1)),
-        }
-    }
-
-    /// Does work on about this many bytes.
-    ///
-    /// # Errors
-    /// When the runtime is stopping.
-    pub(super) async fn run<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, TryError> {
-        if bytes <= LARGE_BYTES {
-            return Ok(job());
-        }
-        let _permit = self
-            .large
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
-        match tokio::task::spawn_blocking(job).await {
-            Ok(done) => Ok(done),
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cancelled) => Err(TryError::NotReady(Why::Starting)),
-            },
-        }
     }
 }
 

@@ -9,9 +9,9 @@ pub const MAX_DEPTH: usize = 128;
 /// Above this sealed size, in bytes, a body travels as chunks ahead of its manifest.
 pub const MAX_INLINE_BYTES: usize = 256 * 1024;
 /// Largest chunk, in bytes.
-pub const MAX_CHUNK_BYTES: usize = 1024 * 1024;
+pub const MAX_CHUNK_BYTES: usize = 256 * 1024;
 /// Most chunks of one body: the largest document, not compressible, with room for envelopes.
-pub const MAX_CHUNKS: usize = 64;
+pub const MAX_CHUNKS: usize = 256;
 /// Longest time for which a command may be applied after its request arrived.
 pub const MAX_NOT_AFTER: Duration = Duration::from_secs(65);
 /// How many request outcomes a session remembers at the least, also when their time is over.

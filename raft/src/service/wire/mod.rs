@@ -15,6 +15,7 @@ use model::limits::MAX_DOCUMENT_BYTES;
 use model::service::{ReadReply, ReadRequest, Stored, WriteOp, WriteReply, WriteRequest};
 use model::time::UnixMillis;
 
+use crate::service::client::body_bytes;
 use crate::service::error::TryError;
 use crate::service::list::{Part, PartRequest};
 
@@ -114,6 +115,14 @@ const fn body_of(op: &mut WriteOp) -> Option<&mut Blob> {
 }
 
 impl Request {
+    /// About how many bytes are copied to encode it.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Write(request, _) => body_bytes(&request.op),
+            Self::Read(_) | Self::Count(..) | Self::List(_) => 0,
+        }
+    }
+
     pub(super) fn encode(mut self) -> Bytes {
         let mut body = Blob::default();
         if let Self::Write(request, _) = &mut self
@@ -159,6 +168,19 @@ fn stored_of(head: &StoredHead, body: &Bytes) -> Result<Stored, NotUnderstood> {
 }
 
 impl Reply {
+    /// About how many bytes are copied to encode it.
+    pub(super) fn weight(&self) -> usize {
+        let stored = match self {
+            Self::Written(reply) => reply.stored.as_ref(),
+            Self::Read(ReadReply::Found { stored, .. }) => Some(&**stored),
+            Self::Read(ReadReply::Unchanged { .. })
+            | Self::Counted(_)
+            | Self::Listed(_)
+            | Self::Failed(_) => None,
+        };
+        stored.map_or(0, |stored| stored.sections.len())
+    }
+
     pub(super) fn encode(self) -> Bytes {
         let (head, body) = match self {
             Self::Written(reply) => {
