@@ -62,7 +62,8 @@ pub async fn fill(cluster: &Cluster, count: usize, bytes: usize) {
                 let text: String = (0..bytes)
                     .map(|_| char::from(random.sample(rand::distr::Alphanumeric)))
                     .collect();
-                let body = serde_json::json!({"name": format!("fill {number}"), "description": text});
+                let body =
+                    serde_json::json!({"name": format!("fill {number}"), "description": text});
                 let response = http
                     .post(format!("{gateway}/api/v2/sessions"))
                     .bearer_auth(&api_key)

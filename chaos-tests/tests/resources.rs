@@ -30,7 +30,11 @@ fn memory(pid: i32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process lives");
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kibibytes = line.and_then(|line| line.split_whitespace().nth(1));
-    kibibytes.expect("a figure").parse::<u64>().expect("a number") * 1024
+    kibibytes
+        .expect("a figure")
+        .parse::<u64>()
+        .expect("a number")
+        * 1024
 }
 
 #[tokio::test]
@@ -47,7 +51,10 @@ async fn an_idle_cluster_costs_little() {
     let percent = (used() - before).as_secs_f64() * 100.0 / from.elapsed().as_secs_f64();
     let most = pids.iter().map(|pid| memory(*pid, "VmRSS")).max();
     let most = most.expect("there are nodes");
-    println!("three idle nodes: {percent:.1} % of a core in all, at most {} MiB each", most / MIB);
+    println!(
+        "three idle nodes: {percent:.1} % of a core in all, at most {} MiB each",
+        most / MIB
+    );
     cluster.stop().await;
     assert!(percent < 10.0, "{percent} %");
     assert!(most < 150 * MIB, "{most} bytes");
@@ -66,10 +73,17 @@ async fn a_million_sessions_need_less_than_a_gibibyte() {
     for step in 1..=steps {
         fill(&cluster, count / steps, 4096).await;
         let now: Vec<u64> = pids.iter().map(|pid| memory(*pid, "VmRSS") / MIB).collect();
-        println!("{} sessions after {:?}: {now:?} MiB", count / steps * step, from.elapsed());
+        println!(
+            "{} sessions after {:?}: {now:?} MiB",
+            count / steps * step,
+            from.elapsed()
+        );
     }
     let most: Vec<u64> = pids.iter().map(|pid| memory(*pid, "VmHWM") / MIB).collect();
     println!("{count} sessions of 4 KiB: at most {most:?} MiB");
     cluster.stop().await;
-    assert!(most.iter().all(|mebibytes| *mebibytes < 1024), "{most:?} MiB");
+    assert!(
+        most.iter().all(|mebibytes| *mebibytes < 1024),
+        "{most:?} MiB"
+    );
 }

@@ -68,7 +68,10 @@ impl Door {
         let mut lanes = self.lanes.lock();
         let lane = lanes.entry(request.from).or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(APPENDS);
-            self.replica.parts.tasks.spawn(feed(Arc::clone(&self.replica), receiver));
+            self.replica
+                .parts
+                .tasks
+                .spawn(feed(Arc::clone(&self.replica), receiver));
             sender
         });
         if let Err(full) = lane.try_send((append, reply)) {

@@ -190,7 +190,8 @@ impl Replica {
         };
         let Some(age) = acked else { return false };
         let sent = Instant::now().checked_sub(age);
-        age < self.parts.pace.lease() * 2 / 3 && sent.is_some_and(|sent| self.parts.sleep.is_since(sent))
+        age < self.parts.pace.lease() * 2 / 3
+            && sent.is_some_and(|sent| self.parts.sleep.is_since(sent))
     }
 
     /// The index up to which must be read to see every write acknowledged before now. Only on the leader; by the lease if it

@@ -155,6 +155,14 @@ impl KeyRing {
 #[derive(Clone, Debug)]
 pub(super) struct SessionKey(pub(super) Secret);
 
+#[cfg(test)]
+impl SessionKey {
+    /// A key that nothing is sealed with.
+    pub(super) fn for_test() -> Self {
+        Self(Secret::new([0; KEY_BYTES]))
+    }
+}
+
 /// The id that envelopes under a session's key name: sessions have one key each, so far.
 pub(super) const SESSION_KEY_ID: u32 = 1;
 

@@ -1,51 +1,53 @@
 //! A write at the node of the shard's leader: read, modify, seal, propose with the version it was made from.
 //!
-//! Guarantees: writes of one session run one after another here; what another leader writes meanwhile is met by the
-//! expected version, and the write is made again from the newer one. A request that was carried out before is
-//! answered from what the session remembers. A refusal is given only after a barrier has shown that the view it
-//! was decided on is not an old leader's.
+//! Guarantees: writes of one session are made one after another here, each from what the one before it makes, also while
+//! that one is on its way to a quorum (`queue.rs`); what another leader writes meanwhile is met by the expected version,
+//! and the write is made again from the newer one. A request that was carried out before is answered from what the
+//! session remembers. A refusal is given only when nothing is under way, and after a barrier has shown that the view it was
+//! decided on is not an old leader's.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::try_join_all;
-use model::codec::Blob;
 use model::document::{self, CleanReport, DocumentError, Input};
-use model::id::{SessionId, TenantId, Version};
-use model::service::{Refused, Stored, WriteOp, WriteReply, WriteRequest};
-use model::shard::{self, Command, Live, Outcome, Record, Rejection, RequestTag};
+use model::id::{RequestId, SessionId, TenantId, Version};
+use model::service::{Refused, WriteOp, WriteReply, WriteRequest};
+use model::shard::{self, Live, Record, RequestTag};
 use model::time::UnixMillis;
 use tokio::time::Instant;
 
 use crate::service::Inner;
 use crate::service::cache::Plain;
-use crate::service::content::{self, Chunk, Prepared};
+use crate::service::content::{self, Prepared};
 use crate::service::error::{RETRY_AFTER, TryError, Why};
 use crate::service::keys::SessionKey;
-use crate::service::queue::NoTurn;
+use crate::service::queue::{Ahead, NoTurn, Turn};
 use crate::service::view::{View, weight};
-use crate::shard::{ProposeError, ShardGroup};
-
-/// Chunks that are proposed at a time.
-const CHUNKS_IN_FLIGHT: usize = 4;
+use crate::shard::ShardGroup;
 
 /// One write being carried out.
-struct Job<'a> {
-    group: &'a Arc<dyn ShardGroup>,
-    request: &'a WriteRequest,
-    deadline: Instant,
+pub(super) struct Job<'a> {
+    pub(super) group: &'a Arc<dyn ShardGroup>,
+    pub(super) request: &'a WriteRequest,
+    pub(super) deadline: Instant,
 }
 
 impl Job<'_> {
-    const fn who(&self) -> (TenantId, SessionId) {
+    pub(super) const fn who(&self) -> (TenantId, SessionId) {
         (self.request.tenant, self.request.session)
     }
 
-    const fn tag(&self) -> RequestTag {
+    pub(super) const fn tag(&self) -> RequestTag {
         RequestTag {
             id: self.request.request,
             not_after: self.request.not_after,
         }
+    }
+
+    /// Whether this may be made from what is not applied yet: it cannot be refused for what the session is.
+    const fn may_run_ahead(&self) -> bool {
+        let merges = matches!(self.request.op, WriteOp::Put(_) | WriteOp::Patch(_));
+        merges && self.request.if_match.is_none()
     }
 
     /// Whether the client's condition holds for this version.
@@ -60,7 +62,7 @@ impl Job<'_> {
 }
 
 /// What one round came to.
-enum Round {
+pub(super) enum Round {
     Done(Box<WriteReply>),
     /// Someone else was faster: read again.
     Again,
@@ -69,18 +71,18 @@ enum Round {
 }
 
 /// A change that is ready to be proposed.
-struct Change {
-    prepared: Prepared,
-    key: SessionKey,
-    clean: Option<CleanReport>,
-    base: Base,
+pub(super) struct Change {
+    pub(super) prepared: Prepared,
+    pub(super) key: SessionKey,
+    pub(super) clean: Option<CleanReport>,
+    pub(super) base: Base,
 }
 
-enum Base {
+pub(super) enum Base {
     /// A new session, with its wrapped key.
     New(Bytes),
-    /// The version that the content was made from.
-    Version(Version),
+    /// The version that the content was made from, and the request that makes it if it is not applied yet.
+    Version(Version, Option<RequestId>),
 }
 
 impl Inner {
@@ -96,18 +98,15 @@ impl Inner {
             request,
             deadline,
         };
-        let turn = self.queues.enter(job.who(), deadline).await;
-        let _turn = turn.map_err(|no_turn| match no_turn {
-            NoTurn::Full => too_many(),
-            NoTurn::TimeOver => TryError::NotReady(Why::TimeOver),
-        })?;
         let mut fresh = false;
         loop {
+            let turn = self.queues.enter(job.who(), deadline).await;
+            let turn = turn.map_err(no_turn)?;
             if !group.is_leader() {
                 return Err(TryError::NotLeader(group.leader()));
             }
             let left = Self::left(deadline)?;
-            match self.round(&job).await? {
+            match self.round(&job, turn).await? {
                 Round::Done(reply) => return Ok(*reply),
                 Round::Again => self.metrics.races.increment(1),
                 Round::Refuse(refused) if fresh => return Err(refused.into()),
@@ -119,7 +118,14 @@ impl Inner {
         }
     }
 
-    async fn round(&self, job: &Job<'_>) -> Result<Round, TryError> {
+    async fn round(&self, job: &Job<'_>, turn: Turn) -> Result<Round, TryError> {
+        if job.may_run_ahead()
+            && let Some(ahead) = turn.ahead()
+            && let Some(change) = self.made_ahead(job, ahead).await?
+        {
+            return self.propose(job, change, turn).await;
+        }
+        turn.settled(job.deadline).await.map_err(no_turn)?;
         let view = View::of(job.group);
         let now = job.group.log_time();
         let idempotency = job.request.idempotency.as_ref();
@@ -132,7 +138,7 @@ impl Inner {
         if let WriteOp::Create(body) | WriteOp::CreateV1(body) = &job.request.op {
             let v1 = matches!(job.request.op, WriteOp::CreateV1(_));
             let change = self.new_session(job, body.0.clone(), v1).await?;
-            return self.propose(job, change).await;
+            return self.propose(job, change, turn).await;
         }
         let Some(Record::Live(live)) = record else {
             return Ok(Round::Refuse(Refused::NotFound));
@@ -144,9 +150,35 @@ impl Inner {
             return self.delete(job, live.version).await;
         }
         match self.changed(job, &view, (&live, now)).await? {
-            Ok(change) => self.propose(job, change).await,
+            Ok(change) => self.propose(job, change, turn).await,
             Err(refused) => Ok(Round::Refuse(refused)),
         }
+    }
+
+    /// The change that this makes of what the session becomes. `None` if only the applied state can tell what comes of it.
+    async fn made_ahead(&self, job: &Job<'_>, ahead: Ahead) -> Result<Option<Change>, TryError> {
+        let view = View::of(job.group);
+        let now = job.group.log_time();
+        let who = job.who();
+        let record = Record::load(&view, who.0, who.1)?;
+        let place = (who.0, who.1, record.as_ref());
+        let idempotency = job.request.idempotency.as_ref();
+        if shard::decided(&view, place, job.tag(), idempotency, now)?.is_some() {
+            return Ok(None);
+        }
+        let (op, Ahead { version, by, plain }) = (job.request.op.clone(), ahead);
+        let bytes = super::client::body_bytes(&op).saturating_add(plain.sections.len());
+        let key = plain.key.clone();
+        let work = move || {
+            merge(&plain, &op, now).map(|(input, _)| content::prepare(&plain.key, who, input))
+        };
+        let made = self.work.run(bytes, work).await?;
+        Ok(made.ok().map(|prepared| Change {
+            prepared,
+            key,
+            clean: None,
+            base: Base::Version(version, Some(by)),
+        }))
     }
 
     async fn new_session(&self, job: &Job<'_>, body: Bytes, v1: bool) -> Result<Change, TryError> {
@@ -205,170 +237,10 @@ impl Inner {
                 prepared,
                 key,
                 clean,
-                base: Base::Version(live.version),
+                base: Base::Version(live.version, None),
             })),
             Err(TryError::Refused(refused)) => Ok(Err(refused)),
             Err(error) => Err(error),
-        }
-    }
-
-    async fn propose(&self, job: &Job<'_>, change: Change) -> Result<Round, TryError> {
-        let Change {
-            prepared,
-            key,
-            clean,
-            base,
-        } = change;
-        let Prepared {
-            content,
-            chunks,
-            sections,
-        } = prepared;
-        let (tenant, session) = job.who();
-        let (request, idempotency) = (job.tag(), job.request.idempotency);
-        let command = match base {
-            Base::New(wrapped) => Command::Create {
-                tenant,
-                session,
-                request,
-                idempotency,
-                key: Blob(wrapped),
-                content,
-            },
-            Base::Version(expected) => Command::Update {
-                tenant,
-                session,
-                request,
-                idempotency,
-                expected,
-                content,
-            },
-        };
-        self.put_chunks(job, &chunks).await?;
-        let mut outcome = job.group.propose(command.clone(), job.deadline).await?;
-        if let Outcome::Rejected(Rejection::ChunksMissing(missing)) = &outcome {
-            let again: Vec<Chunk> = chunks
-                .into_iter()
-                .filter(|chunk| missing.contains(&chunk.id))
-                .collect();
-            self.put_chunks(job, &again).await?;
-            outcome = job.group.propose(command, job.deadline).await?;
-        }
-        let made = (Arc::new(Plain { key, sections }), clean);
-        self.ended(job, outcome, Some(made)).await
-    }
-
-    async fn delete(&self, job: &Job<'_>, current: Version) -> Result<Round, TryError> {
-        let (tenant, session) = job.who();
-        let command = Command::Delete {
-            tenant,
-            session,
-            request: job.tag(),
-            idempotency: job.request.idempotency,
-            expected: job.request.if_match.as_ref().map(|_| current),
-        };
-        let outcome = job.group.propose(command, job.deadline).await?;
-        self.ended(job, outcome, None).await
-    }
-
-    /// What an outcome says to the client. `made`: the document that the outcome, unless it is a replay, is about.
-    async fn ended(
-        &self,
-        job: &Job<'_>,
-        outcome: Outcome,
-        made: Option<(Arc<Plain>, Option<CleanReport>)>,
-    ) -> Result<Round, TryError> {
-        let tenant = job.request.tenant;
-        match outcome {
-            Outcome::Written {
-                session,
-                version,
-                replayed,
-            } => {
-                let made = made.filter(|_| !replayed);
-                if let Some((plain, _)) = &made {
-                    self.cache.insert((tenant, session), version, plain);
-                }
-                let stored = if job.request.want_document {
-                    let own = made.as_ref().map(|(plain, _)| (version, plain));
-                    let stored = self.stored(job.group, (tenant, session), own).await;
-                    stored.map_err(|_applied_but_not_readable| TryError::Unknown)?
-                } else {
-                    None
-                };
-                Ok(Round::Done(Box::new(WriteReply {
-                    session,
-                    version,
-                    stored,
-                    clean: made.and_then(|(_, clean)| clean),
-                    replayed,
-                })))
-            }
-            Outcome::Deleted { session, replayed } => {
-                self.cache.remove(&(tenant, session));
-                Ok(Round::Done(Box::new(WriteReply {
-                    session,
-                    version: deleted_version(job, session)
-                        .map_err(|_applied_but_not_readable| TryError::Unknown)?,
-                    stored: None,
-                    clean: None,
-                    replayed,
-                })))
-            }
-            Outcome::Done { .. } => Err(TryError::Unknown),
-            Outcome::Rejected(rejection) => rejected(&rejection),
-        }
-    }
-
-    /// The session as this replica has it now, if it is there; `own` is the document of a version that need not be
-    /// opened.
-    async fn stored(
-        &self,
-        group: &Arc<dyn ShardGroup>,
-        who: (TenantId, SessionId),
-        own: Option<(Version, &Arc<Plain>)>,
-    ) -> Result<Option<Stored>, TryError> {
-        let view = View::of(group);
-        let Some(Record::Live(live)) = Record::load(&view, who.0, who.1)? else {
-            return Ok(None);
-        };
-        let plain = match own.filter(|(version, _)| *version == live.version) {
-            Some((_, plain)) => Arc::clone(plain),
-            None => self.open(&view, who, &live).await?,
-        };
-        Ok(Some(stored_of(who.1, &live, &plain)))
-    }
-
-    /// Stores chunks ahead of the body that will refer to them. Storing one again changes nothing, so an unknown
-    /// outcome is simply tried again.
-    async fn put_chunks(&self, job: &Job<'_>, chunks: &[Chunk]) -> Result<(), TryError> {
-        for together in chunks.chunks(CHUNKS_IN_FLIGHT) {
-            try_join_all(together.iter().map(|chunk| self.put_chunk(job, chunk))).await?;
-        }
-        Ok(())
-    }
-
-    async fn put_chunk(&self, job: &Job<'_>, chunk: &Chunk) -> Result<(), TryError> {
-        loop {
-            let command = Command::PutChunk {
-                tenant: job.request.tenant,
-                chunk: chunk.id,
-                data: Blob(chunk.data.clone()),
-            };
-            self.metrics.chunks.increment(1);
-            match job.group.propose(command, job.deadline).await {
-                Ok(Outcome::Done { .. }) => return Ok(()),
-                Ok(Outcome::Rejected(Rejection::TooManyLooseChunks)) => return Err(too_many()),
-                Err(ProposeError::Unknown) if job.group.is_leader() => {
-                    Self::left(job.deadline)?;
-                    tokio::time::sleep(super::route::pause()).await;
-                }
-                // The write itself was not proposed yet, so nothing of it is unknown.
-                Ok(_) | Err(ProposeError::Unknown) => {
-                    return Err(TryError::NotReady(Why::NoQuorum));
-                }
-                Err(error) => return Err(error.into()),
-            }
         }
     }
 }
@@ -391,48 +263,16 @@ fn merge(
     }
 }
 
-/// A session's answer from its record and document.
-pub(super) fn stored_of(session: SessionId, live: &Live, plain: &Plain) -> Stored {
-    Stored {
-        session,
-        version: live.version,
-        created: live.created,
-        updated: live.updated,
-        expires: live.expires,
-        sections: plain.sections.clone(),
+pub(super) fn no_turn(no_turn: NoTurn) -> TryError {
+    match no_turn {
+        NoTurn::Full => too_many(),
+        NoTurn::TimeOver => TryError::NotReady(Why::TimeOver),
     }
 }
 
-/// The version that a deletion deleted: the one before its tombstone's.
-fn deleted_version(job: &Job<'_>, session: SessionId) -> Result<Version, TryError> {
-    let record = Record::load(&View::of(job.group), job.request.tenant, session)?;
-    Ok(match record {
-        Some(Record::Tombstone(tombstone)) => Version {
-            epoch: tombstone.version.epoch,
-            revision: tombstone.version.revision.saturating_sub(1),
-        },
-        Some(Record::Live(live)) => live.version,
-        None => Version::FIRST,
-    })
-}
-
-fn too_many() -> TryError {
+pub(super) fn too_many() -> TryError {
     let retry_after = RETRY_AFTER;
     Refused::TooManyRequests { retry_after }.into()
-}
-
-fn rejected(rejection: &Rejection) -> Result<Round, TryError> {
-    match rejection {
-        Rejection::VersionMismatch { .. } => Ok(Round::Again),
-        Rejection::NotFound => Err(Refused::NotFound.into()),
-        Rejection::KeyReused => Err(Refused::KeyReused.into()),
-        Rejection::TooManyRequests | Rejection::TooManyKeys | Rejection::TooManyLooseChunks => {
-            Err(too_many())
-        }
-        // The id is taken, but not by what is remembered of this request: an earlier try is long over.
-        Rejection::Late | Rejection::Exists => Err(TryError::Late),
-        Rejection::ChunksMissing(_) => Err(TryError::NotReady(Why::NoQuorum)),
-    }
 }
 
 fn of_document(error: &DocumentError) -> TryError {

@@ -5,7 +5,8 @@
 //! | file | what |
 //! |---|---|
 //! | `client.rs` | a write until it has an end: here or at the leader's node, tried again under one request id |
-//! | `leader.rs` | the write itself: read, modify, seal, propose with the expected version |
+//! | `leader.rs` | the write itself: read, modify, seal |
+//! | `propose.rs` | its way through the group, and what it came to |
 //! | `queue.rs` | a short queue for each session |
 //! | `read.rs` | linearizable and local reads |
 //! | `list.rs` | a page over all shards |
@@ -28,6 +29,7 @@ mod keys;
 mod leader;
 mod list;
 mod metrics;
+mod propose;
 mod queue;
 mod read;
 mod route;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::service::Inner;
 use crate::service::client::busy;
 use crate::service::error::{TryError, Why};
-use crate::service::leader::stored_of;
+use crate::service::propose::stored_of;
 use crate::service::route::{AskError, Links, Target, pause};
 use crate::service::view::View;
 use crate::service::wire::{Reply, Request};

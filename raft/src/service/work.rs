@@ -112,15 +112,20 @@ mod tests {
         let (other, low) = work.run(LARGE, here).await.unwrap();
         assert_ne!(other, me);
         assert_eq!(low, NICE.max(nice));
-        assert_eq!(here(), (me, nice), "only the threads of large work are nice");
+        assert_eq!(
+            here(),
+            (me, nice),
+            "only the threads of large work are nice"
+        );
     }
 
     #[tokio::test]
     async fn a_panic_reaches_its_caller_and_the_threads_go_on() {
         let work = Arc::new(Work::new(1));
         let one = Arc::clone(&work);
-        let failed = tokio::spawn(async move { one.run(LARGE, || panic!("as told")).await });
-        let result: Result<Result<(), TryError>, _> = failed.await;
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { one.run(LARGE, || panic!("as told")).await });
+        let result: Result<Result<(), TryError>, _> = tasks.join_next().await.unwrap();
         assert!(result.unwrap_err().is_panic());
         assert_eq!(work.run(LARGE, || 7).await.unwrap(), 7);
     }

@@ -31,6 +31,10 @@ pub enum Fault {
     LeaderKilled(NodeId),
     /// It takes this long.
     Delay(Duration),
+    /// It is applied at once, and its proposer is told after this long.
+    SlowAnswer(Duration),
+    /// It is lost, and its proposer is told after this long that nobody knows.
+    SlowLost(Duration),
     /// The group's disk is full.
     DiskFull,
     /// The chunks that were stored ahead are gone.
@@ -258,6 +262,15 @@ impl ShardGroup for Handle {
                 if end > deadline {
                     return Err(ProposeError::Unknown);
                 }
+            }
+            Some(Fault::SlowAnswer(delay)) => {
+                let outcome = self.group.commit(command);
+                tokio::time::sleep(delay).await;
+                return outcome.ok_or(ProposeError::Unknown);
+            }
+            Some(Fault::SlowLost(delay)) => {
+                tokio::time::sleep(delay).await;
+                return Err(ProposeError::Unknown);
             }
             Some(Fault::DiskFull) => return Err(ProposeError::DiskFull),
             Some(Fault::ChunksGone) => {

@@ -10,6 +10,7 @@ use model::shard::IdempotencyTag;
 use model::state::Key;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::time::Instant;
 
 use super::*;
 use crate::service::testing::{CallFault, Fault};
@@ -385,5 +386,86 @@ async fn under_random_faults_each_write_is_applied_once() {
         let reply = region.service(node).write(request).await.unwrap();
         revision += 1;
         assert_eq!(reply.version, version(revision), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_is_made_on_top_of_one_that_is_under_way() {
+    let region = region(3, 3);
+    let session = created(&region, r#"{"name":"none"}"#).await;
+    let slow = Duration::from_millis(400);
+    region.group(session).fault(Fault::SlowAnswer(slow));
+    let from = Instant::now();
+    let first = put(&region, session, r#"{"name":"one"}"#);
+    let second = async {
+        let reply = put(&region, session, r#"{"description":"two"}"#).await;
+        (reply, from.elapsed())
+    };
+    let (first, (second, took)) = tokio::join!(first, second);
+    assert_eq!(first.unwrap().version, version(2));
+    assert_eq!(second.unwrap().version, version(3));
+    assert!(took < slow, "it waited for the one before it: {took:?}");
+    let now = text(&read(&region, 2, session).await.unwrap());
+    assert!(
+        now.contains(r#""name":"one""#) && now.contains(r#""description":"two""#),
+        "{now}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_made_on_top_of_a_lost_write_is_made_again() {
+    let region = region(3, 3);
+    let session = created(&region, r#"{"name":"none"}"#).await;
+    let slow = Duration::from_millis(50);
+    region.group(session).fault(Fault::SlowLost(slow));
+    let first = put(&region, session, r#"{"name":"one"}"#);
+    let others = (0..20).map(|number| {
+        let (region, body) = (
+            &region,
+            format!(r#"{{"metadata":{{"key{number}":{number}}}}}"#),
+        );
+        async move {
+            let request = write(region, session, WriteOp::Patch(blob(&body)));
+            region.service(1).write(request).await
+        }
+    });
+    let (first, others) = tokio::join!(first, join_all(others));
+    assert!(
+        first.is_ok() && others.iter().all(Result::is_ok),
+        "{first:?}, {others:?}"
+    );
+    let stored = read(&region, 2, session).await.unwrap();
+    assert_eq!(stored.version, version(22), "each was applied once");
+    let now = text(&stored);
+    assert!(now.contains(r#""name":"one""#), "{now}");
+    for number in 0..20 {
+        assert!(
+            now.contains(&format!(r#""key{number}":{number}"#)),
+            "{number} is lost: {now}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_condition_is_judged_by_what_is_applied_not_by_what_is_under_way() {
+    let region = region(3, 3);
+    let session = created(&region, r#"{"name":"none"}"#).await;
+    region
+        .group(session)
+        .fault(Fault::SlowLost(Duration::from_millis(50)));
+    let first = put(&region, session, r#"{"name":"one"}"#);
+    let second = async {
+        let mut request = write(&region, session, WriteOp::Put(blob(r#"{"name":"two"}"#)));
+        request.if_match = Some(vec![version(1)]);
+        region.service(1).write(request).await
+    };
+    let (_, second) = tokio::join!(first, second);
+    // The first was lost when the second was judged: version 1 it was, unless the first was applied again before.
+    match second {
+        Ok(reply) => assert_eq!(reply.version, version(2)),
+        Err(Failure::Refused(Refused::VersionMismatch { current })) => {
+            assert_eq!(current, version(2));
+        }
+        Err(other) => panic!("{other:?}"),
     }
 }

@@ -16,7 +16,7 @@ use crate::service::cache::Plain;
 use crate::service::content::{self, ContentError};
 use crate::service::error::TryError;
 use crate::service::keys::SessionKey;
-use crate::service::leader::stored_of;
+use crate::service::propose::stored_of;
 use crate::service::view::{View, weight};
 use crate::shard::ShardGroup;
 

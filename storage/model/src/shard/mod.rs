@@ -88,6 +88,9 @@ pub enum Command {
         idempotency: Option<IdempotencyTag>,
         /// The version from which the content was made; any other is refused.
         expected: Version,
+        /// The request that was to make that version, when this was proposed before its end was known. The same version
+        /// made by another request is refused as another version is.
+        after: Option<RequestId>,
         /// The new content.
         content: Content,
     },

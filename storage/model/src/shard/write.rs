@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::codec::{self, Blob};
-use crate::id::{SessionId, TenantId, Version};
+use crate::id::{RequestId, SessionId, TenantId, Version};
 use crate::limits::{PURGE_AFTER, TOMBSTONE_TTL};
 use crate::shard::record::{Body, Content, Ending, Live, Record, Tombstone, is_full, remember};
 use crate::shard::{
@@ -73,25 +73,24 @@ pub(super) fn apply(
         (Command::Create { .. }, Some(_)) => Ok(Outcome::Rejected(Rejection::Exists)),
         (
             Command::Update {
-                expected, content, ..
+                expected,
+                after,
+                content,
+                ..
             },
             Some(Record::Live(live)),
         ) => {
-            if live.version == *expected {
+            if live.version == *expected && follows(&live, *after) {
                 update(state, &target, live, content, events)
             } else {
-                Ok(Outcome::Rejected(Rejection::VersionMismatch {
-                    current: live.version,
-                }))
+                Ok(mismatch(&live))
             }
         }
         (Command::Delete { expected, .. }, Some(Record::Live(live))) => {
             if expected.is_none_or(|expected| live.version == expected) {
                 delete(state, &target, live, events)
             } else {
-                Ok(Outcome::Rejected(Rejection::VersionMismatch {
-                    current: live.version,
-                }))
+                Ok(mismatch(&live))
             }
         }
         (_, None | Some(Record::Tombstone(_))) => Ok(Outcome::Rejected(Rejection::NotFound)),
@@ -99,6 +98,18 @@ pub(super) fn apply(
             unreachable!("only writes are sent here")
         }
     }
+}
+
+const fn mismatch(live: &Live) -> Outcome {
+    Outcome::Rejected(Rejection::VersionMismatch {
+        current: live.version,
+    })
+}
+
+/// Whether the session's version is the one that this request made, if there is one.
+fn follows(live: &Live, after: Option<RequestId>) -> bool {
+    let last = live.remembered.last().map(|last| last.id);
+    after.is_none() || after == last
 }
 
 /// What is decided about a request before its session is looked at: the outcome of an earlier try or of an earlier
