@@ -1,7 +1,7 @@
 # What a person types. Each target first installs what a fresh Debian machine with Rust lacks, and says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint docs figures
+.PHONY: help run test fmt lint docs figures million
 
 # A compiler cache where there is one, for what is compiled from C and C++.
 ifneq ($(shell command -v ccache),)
@@ -38,12 +38,18 @@ lint: ## Check format, lints, documentation and dependencies
 	@.ci/setup build
 	@.ci/lint
 
-figures: ## Measure the promises under faults at full length: 10 kills, 20 power-offs, a large body (about 10 minutes)
+figures: ## Measure the promises at full length, alone on the machine (about 20 minutes; `make million` is apart)
 	@.ci/setup build
+	cargo test -p chaos-tests --test resources -- --nocapture --ignored an_idle_cluster
 	KILLS=10 cargo test -p chaos-tests --test leader_kill -- --nocapture --test-threads=1
-	KILLS=20 cargo test -p chaos-tests --test all_killed -- --nocapture
+	KILLS=20 SESSIONS=100000 cargo test -p chaos-tests --test all_killed -- --nocapture
 	cargo test -p chaos-tests --test wiped_disk -- --nocapture
+	cargo test -p chaos-tests --test idle_connections -- --nocapture
 	cargo test -p chaos-tests --test large_body -- --nocapture --include-ignored --test-threads=1
+
+million: ## Store 1,000,000 sessions of 4 KiB and measure the memory (about 15 minutes and 30 GB of disk, given back)
+	@.ci/setup build
+	cargo test -p chaos-tests --test resources -- --nocapture --ignored a_million
 
 docs: ## Build the documentation of the code
 	@.ci/setup build

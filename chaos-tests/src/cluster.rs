@@ -53,6 +53,14 @@ impl Cluster {
     /// # Panics
     /// When it is not ready within 60 seconds.
     pub async fn start(binary: &str, nodes: usize, dir: &Path) -> Self {
+        Self::start_with(binary, nodes, dir, &[]).await
+    }
+
+    /// As [`Self::start`], with settings (`key=value`) for every node.
+    ///
+    /// # Panics
+    /// When it is not ready within 60 seconds.
+    pub async fn start_with(binary: &str, nodes: usize, dir: &Path, settings: &[&str]) -> Self {
         // Another provider that was installed before serves as well.
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
         let port = free_ports();
@@ -66,6 +74,7 @@ impl Cluster {
                 "--data",
             ])
             .arg(dir)
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .stdout(Stdio::null())
             .spawn()
             .expect("pspd starts");

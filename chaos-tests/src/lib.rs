@@ -15,5 +15,6 @@
 pub mod checker;
 pub mod cluster;
 pub mod history;
+pub mod resources;
 pub mod run;
 pub mod workload;

@@ -111,7 +111,7 @@ fn large_document() -> (String, String) {
 /// handling 50 MiB would hold up the writers of this process, and that is not what is measured.
 async fn there_and_back(cluster: &Cluster, document: String) -> bytes::Bytes {
     let gateways: Vec<String> = cluster.nodes().into_iter().map(|node| node.http).collect();
-    let api_key = cluster.api_key().to_owned();
+    let api_key = cluster.api_key();
     let (sender, bytes) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -3,18 +3,48 @@
 use std::time::Duration;
 
 use chaos_tests::cluster::Cluster;
-use chaos_tests::run::{Load, sessions};
+use chaos_tests::run::{Load, fill, sessions};
 use rustix::process::Signal;
 
 /// The nodes' program, as this package builds it.
 const PSPD: &str = env!("CARGO_BIN_EXE_victim");
 
+/// Stores so much that the leaders' logs no longer have the beginning: only a snapshot can bring it.
+async fn cut_logs(cluster: &Cluster) {
+    fill(cluster, 600, 30_000).await;
+    cluster
+        .until("the logs are cut", Duration::from_secs(30), || async {
+            for position in 0..3 {
+                let status = cluster.status(position).await.expect("the node answers");
+                let mut shards = status.groups.iter().filter(|group| group.group != "meta");
+                if shards.any(|group| group.snapshot_index == 0) {
+                    return false;
+                }
+            }
+            true
+        })
+        .await;
+}
+
+/// Nothing else has taken a snapshot on the rebuilt node.
+async fn assert_came_by_snapshot(cluster: &Cluster) {
+    let mine = cluster.status(2).await.expect("node 2 answers");
+    for group in mine.groups.iter().filter(|group| group.group != "meta") {
+        assert!(
+            group.snapshot_index > 0,
+            "{} was not rebuilt from a snapshot",
+            group.group
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_wiped_node_returns_under_a_new_id_and_is_rebuilt_under_load() {
     let dir = tempfile::tempdir().expect("a folder");
-    let cluster = Cluster::start(PSPD, 3, dir.path()).await;
+    let cluster = Cluster::start_with(PSPD, 3, dir.path(), &["storage.shard_log=1MiB"]).await;
     cluster.until_balanced().await;
     let sessions = sessions(&cluster, 8, None).await;
+    cut_logs(&cluster).await;
     let old = cluster.status(2).await.expect("node 2 answers").node;
     let gateways: Vec<String> = cluster.nodes()[..2]
         .iter()
@@ -49,6 +79,7 @@ async fn a_wiped_node_returns_under_a_new_id_and_is_rebuilt_under_load() {
             },
         )
         .await;
+    assert_came_by_snapshot(&cluster).await;
     load.progress(&cluster, 400).await;
     load.finish().await;
     let tally = load.check(&cluster).await;

@@ -72,6 +72,9 @@ pub(crate) struct DevCluster {
     /// What the nodes log, in DATA/node-i/pspd.log.
     #[arg(long, default_value = "info,openraft=warn")]
     pub(crate) log: String,
+    /// A setting for every node, as for `pspd serve`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) settings: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -208,6 +208,7 @@ async fn start_host(
     };
     let mut tuning = Tuning::default();
     tuning.state.memory_bytes = usize::try_from(config.storage.memory.0).unwrap_or(usize::MAX);
+    tuning.log_bytes = config.storage.shard_log.0;
     let host = HostConfig {
         folder: config.data.clone(),
         region: RegionId::new(config.cluster.region).expect("the configuration is validated"),

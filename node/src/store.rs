@@ -32,7 +32,14 @@ impl Operate for Store {
         if self.host.clock_is_sick() {
             reasons.push("clock".to_owned());
         }
+        if self.host.log_stats().is_some_and(|log| log.no_room) {
+            reasons.push("disk".to_owned());
+        }
         let status = self.host.status();
+        if status.nodes.is_empty() {
+            // The cluster is being made, or this node has not heard of it yet.
+            reasons.push("starting".to_owned());
+        }
         let mut others = status
             .nodes
             .iter()

@@ -30,6 +30,7 @@ mod log_store;
 mod log_time;
 mod machine;
 mod message;
+mod metrics;
 mod network;
 mod proposer;
 mod reads;

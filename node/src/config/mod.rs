@@ -164,12 +164,16 @@ pub struct SecretFiles {
 pub struct StorageLimits {
     /// Block cache and write buffers of all tablets together. Default `192MiB`.
     pub memory: ByteSize,
+    /// A shard with more log than this is snapshotted, and its log cut: what a node that was away must not have missed to
+    /// be brought up from the log alone. At least `1MiB`. Default `256MiB`.
+    pub shard_log: ByteSize,
 }
 
 impl Default for StorageLimits {
     fn default() -> Self {
         Self {
             memory: ByteSize(192 << 20),
+            shard_log: ByteSize(256 << 20),
         }
     }
 }
@@ -304,6 +308,10 @@ impl Config {
             (
                 self.storage.memory.0 >= 16 << 20,
                 "storage.memory is below 16MiB",
+            ),
+            (
+                self.storage.shard_log.0 >= 1 << 20,
+                "storage.shard_log is below 1MiB",
             ),
         ];
         match rules.iter().find(|(holds, _)| !holds) {

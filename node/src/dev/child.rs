@@ -49,7 +49,11 @@ pub(super) struct Started {
 ///
 /// # Errors
 /// When the log cannot be opened or the program not started.
-pub(super) fn start(layout: &Layout, node: u16) -> io::Result<(Handle, Started)> {
+pub(super) fn start(
+    layout: &Layout,
+    node: u16,
+    settings: &[String],
+) -> io::Result<(Handle, Started)> {
     let log = open_log(&layout.log(node))?;
     let child = Command::new(std::env::current_exe()?)
         .args([
@@ -59,6 +63,7 @@ pub(super) fn start(layout: &Layout, node: u16) -> io::Result<(Handle, Started)>
             "--config",
         ])
         .arg(layout.config(node))
+        .args(settings.iter().flat_map(|setting| ["--set", setting]))
         .envs(ALLOCATOR)
         // Variables meant for a node configured by hand would reach every node here.
         .env_clear_prefix("PSPD_")

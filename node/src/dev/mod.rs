@@ -66,5 +66,5 @@ pub(crate) async fn run(args: DevArgs) -> Result<(), Problem> {
 async fn run_cluster(args: DevCluster) -> Result<(), Problem> {
     let layout = layout::Layout::claim(&args.data, args.nodes, args.port)?;
     cluster::make(&layout)?;
-    supervisor::run(layout, &args.log).await
+    supervisor::run(layout, &args.log, args.settings.clone()).await
 }

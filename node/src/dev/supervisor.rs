@@ -53,6 +53,7 @@ enum Event {
 struct Supervisor {
     layout: Layout,
     log: String,
+    settings: Vec<String>,
     key: SecretString,
     slots: Slots,
     handles: Vec<Option<Handle>>,
@@ -65,7 +66,7 @@ struct Supervisor {
 }
 
 /// Runs the cluster until it is told to stop.
-pub(super) async fn run(layout: Layout, log: &str) -> Result<(), Problem> {
+pub(super) async fn run(layout: Layout, log: &str, settings: Vec<String>) -> Result<(), Problem> {
     let mut signals =
         Signals::listen().or_problem(Exit::Failed, || "cannot listen for signals".to_owned())?;
     let mut control = Control::listen(layout.folder())
@@ -74,6 +75,7 @@ pub(super) async fn run(layout: Layout, log: &str) -> Result<(), Problem> {
     let mut supervisor = Supervisor {
         key: cluster::api_key(&layout)?,
         log: log.to_owned(),
+        settings,
         slots: Slots::new(count),
         handles: vec![None; count],
         waits: JoinSet::new(),
@@ -194,7 +196,7 @@ impl Supervisor {
         let failed = || format!("cannot start node {node}");
         cluster::write_config(&self.layout, node, &self.log)?;
         let (handle, started) =
-            child::start(&self.layout, node).or_problem(Exit::Failed, failed)?;
+            child::start(&self.layout, node, &self.settings).or_problem(Exit::Failed, failed)?;
         self.slots.started(node, handle.pid);
         let http = self.client()?;
         let (pid, admin) = (handle.pid, format!("http://{}", self.layout.admin(node)));

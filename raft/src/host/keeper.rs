@@ -13,6 +13,7 @@ use super::groups;
 use super::inner::{Inner, Opened};
 use crate::error::Fatal;
 use crate::life::Map;
+use crate::metrics::{self, LogMetrics};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -28,10 +29,12 @@ pub(crate) async fn sweep(inner: Arc<Inner>) {
 
 /// Bounds the log and what a restart must replay.
 pub(crate) async fn bound(inner: Arc<Inner>) {
+    let figures = LogMetrics::new();
     while inner.pause(EVERY).await {
         let Some(stats) = inner.log.lock().as_ref().map(LogEngine::stats) else {
             return;
         };
+        figures.set(&stats);
         inner.no_room.store(stats.no_room, Ordering::Relaxed);
         // Old entries of a quiet group keep a segment: only worth a snapshot when many are in use.
         let crowded = stats.segments.saturating_mul(2) > inner.tuning.log.max_segments;
@@ -41,6 +44,7 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
             Vec::new()
         };
         for opened in inner.all_opened() {
+            metrics::show(&opened.replica);
             let raw = opened.replica.parts.group.to_raw();
             let large = opened.replica.parts.log.bytes() > inner.tuning.log_bytes;
             if large || pinning.contains(&raw) {

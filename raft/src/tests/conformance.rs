@@ -89,3 +89,19 @@ fn the_suite_passes_on_disk() {
         rocksdb: true,
     });
 }
+
+#[test]
+fn the_suite_passes_in_memory_above_a_real_disk() {
+    suite(Builder {
+        real: true,
+        rocksdb: false,
+    });
+}
+
+#[test]
+fn the_suite_passes_in_rocksdb_above_a_simulated_disk() {
+    suite(Builder {
+        real: false,
+        rocksdb: true,
+    });
+}

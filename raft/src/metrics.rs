@@ -1,0 +1,122 @@
+//! What a host counts of its log and its groups. Set once a second, with the housekeeping; a group's name is a label, of which a
+//! node has at most 65.
+
+use metrics::{Counter, Gauge, counter, gauge};
+use metrics::{Unit, describe_counter, describe_gauge};
+use openraft::async_runtime::watch::WatchReceiver;
+use storage::log::LogStats;
+
+use crate::replica::Replica;
+
+/// The log's metrics. Handles are made once.
+pub(crate) struct LogMetrics {
+    batches: Counter,
+    entries: Counter,
+    bytes: Counter,
+    full: Counter,
+    damaged: Counter,
+    sync_seconds: Counter,
+    sync_max: Gauge,
+    segments: Gauge,
+    queued: Gauge,
+    tail: Gauge,
+    no_room: Gauge,
+}
+
+fn lossy(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+impl LogMetrics {
+    pub(crate) fn new() -> Self {
+        describe();
+        Self {
+            batches: counter!("psp_log_batches_total"),
+            entries: counter!("psp_log_entries_total"),
+            bytes: counter!("psp_log_bytes_total"),
+            full: counter!("psp_log_full_total"),
+            damaged: counter!("psp_log_damaged_reads_total"),
+            sync_seconds: counter!("psp_log_sync_microseconds_total"),
+            sync_max: gauge!("psp_log_sync_max_seconds"),
+            segments: gauge!("psp_log_segments"),
+            queued: gauge!("psp_log_queued_bytes"),
+            tail: gauge!("psp_log_tail_bytes"),
+            no_room: gauge!("psp_log_no_room"),
+        }
+    }
+
+    /// Shows these figures.
+    pub(crate) fn set(&self, stats: &LogStats) {
+        self.batches.absolute(stats.batches);
+        self.entries.absolute(stats.entries);
+        self.bytes.absolute(stats.bytes);
+        self.full.absolute(stats.full);
+        self.damaged.absolute(stats.damaged_reads);
+        let micros = u64::try_from(stats.sync_time.as_micros()).unwrap_or(u64::MAX);
+        self.sync_seconds.absolute(micros);
+        self.sync_max.set(stats.sync_max.as_secs_f64());
+        self.segments.set(lossy(stats.segments));
+        self.queued.set(lossy(stats.queued_bytes));
+        self.tail.set(lossy(stats.tail_bytes));
+        self.no_room.set(f64::from(u8::from(stats.no_room)));
+    }
+}
+
+/// Shows where a replica stands.
+pub(crate) fn show(replica: &Replica) {
+    let (term, last, applied) = {
+        let metrics = replica.parts.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let applied = metrics.last_applied.map_or(0, |id| id.index);
+        (
+            metrics.current_term,
+            metrics.last_log_index.unwrap_or(0),
+            applied,
+        )
+    };
+    let group = replica.parts.group.to_string();
+    let leads = replica.role().ready;
+    gauge!("psp_raft_leads", "group" => group.clone()).set(f64::from(u8::from(leads)));
+    counter!("psp_raft_term", "group" => group.clone()).absolute(term);
+    counter!("psp_raft_last_index", "group" => group.clone()).absolute(last);
+    counter!("psp_raft_applied_index", "group" => group).absolute(applied);
+}
+
+fn describe() {
+    describe_counter!("psp_log_batches_total", "Batches made durable.");
+    describe_counter!("psp_log_entries_total", "Entries in them.");
+    describe_counter!(
+        "psp_log_bytes_total",
+        Unit::Bytes,
+        "Bytes written for them."
+    );
+    describe_counter!("psp_log_full_total", "Attempts that met a full disk.");
+    describe_counter!("psp_log_damaged_reads_total", "Reads that met damage.");
+    describe_counter!(
+        "psp_log_sync_microseconds_total",
+        "Time of all writes and syncs together."
+    );
+    describe_gauge!(
+        "psp_log_sync_max_seconds",
+        Unit::Seconds,
+        "The longest write and sync since the start."
+    );
+    describe_gauge!("psp_log_segments", "Segment files in use.");
+    describe_gauge!(
+        "psp_log_queued_bytes",
+        Unit::Bytes,
+        "Taken and not durable yet."
+    );
+    describe_gauge!("psp_log_tail_bytes", Unit::Bytes, "Entries in memory.");
+    describe_gauge!(
+        "psp_log_no_room",
+        "1 while the disk or the log is full: writes are refused."
+    );
+    describe_gauge!("psp_raft_leads", "1 for a group that this node leads.");
+    describe_counter!("psp_raft_term", "The term of a group, as known here.");
+    describe_counter!("psp_raft_last_index", "The last entry of a group's log.");
+    describe_counter!(
+        "psp_raft_applied_index",
+        "The last entry of a group that is applied here."
+    );
+}
