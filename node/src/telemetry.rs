@@ -26,6 +26,9 @@ pub(crate) fn start(config: &LogConfig) -> Result<(), Problem> {
         .with_span_list(false)
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would be said on standard error, which cannot be written just now: on a full disk that panics, and the hook below
+        // with it.
+        .log_internal_errors(false)
         .try_init()
         .or_problem(Exit::Failed, || "cannot start logging".to_owned())?;
     std::panic::set_hook(Box::new(log_panic));

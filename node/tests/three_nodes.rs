@@ -84,6 +84,21 @@ async fn the_whole_cluster_starts_again_with_what_it_had() {
 }
 
 #[tokio::test]
+async fn a_node_whose_log_cannot_be_written_serves_on() {
+    let mut cluster = Cluster::start().await;
+    let id = cluster.create(0, r#"{"name":"kept"}"#).await;
+    assert!(cluster.pspd(&["dev", "node", "kill", "1"]).status.success());
+    // As on a full disk.
+    let log = cluster.folder().join("node-1").join("pspd.log");
+    std::fs::remove_file(&log).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &log).unwrap();
+    let started = cluster.pspd(&["dev", "node", "start", "1"]);
+    assert!(started.status.success(), "{started:?}");
+    assert_eq!(cluster.read(1, &id).await["name"], "kept");
+    assert!(cluster.stop().await.success());
+}
+
+#[tokio::test]
 async fn the_client_commands_do_what_they_say() {
     let mut cluster = Cluster::start().await;
     let file = cluster.folder().join("document.json");

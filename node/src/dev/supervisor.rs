@@ -279,10 +279,16 @@ impl Supervisor {
                 .map(node)
                 .collect(),
         };
-        record
+        let written = record
             .write(&self.layout.record())
-            .or_problem(Exit::Failed, || "cannot write dev.json".to_owned())?;
-        if self.booting {
+            .or_problem(Exit::Failed, || "cannot write dev.json".to_owned());
+        if !self.booting {
+            // A full disk is no reason to end the nodes that live: they serve reads, and take writes again when there is room.
+            if let Err(problem) = written {
+                console::note(&format!("{problem}; it is out of date"));
+            }
+        } else {
+            written?;
             self.booting = false;
             let text = message::ready(&record, self.layout.folder());
             console::line(&text)
