@@ -17,6 +17,9 @@ use crate::metrics::{self, LogMetrics};
 
 /// Between two rounds.
 const EVERY: Duration = Duration::from_secs(1);
+/// Entries before a snapshot that stay for a follower that is a little behind; none in a group that keeps a segment of all
+/// groups from being used again, for a group with few entries would keep it for ever.
+const KEPT: u64 = 64;
 
 /// Sweeps the shards that this node leads.
 pub(crate) async fn sweep(inner: Arc<Inner>) {
@@ -47,8 +50,9 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
             metrics::show(&opened.replica);
             let raw = opened.replica.parts.group.to_raw();
             let large = opened.replica.parts.log.bytes() > inner.tuning.log_bytes;
-            if large || pinning.contains(&raw) {
-                shorten(&opened).await;
+            let pins = pinning.contains(&raw);
+            if large || pins {
+                shorten(&opened, if pins { 0 } else { KEPT }).await;
             }
         }
         let tablets: Vec<_> = inner
@@ -65,8 +69,8 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
     }
 }
 
-/// Takes a snapshot of all that is applied; openraft then purges the log up to a few entries before it.
-async fn shorten(opened: &Opened) {
+/// Takes a snapshot of all that is applied, and purges the log up to `kept` entries before the last one.
+async fn shorten(opened: &Opened, kept: u64) {
     let raft = &opened.replica.parts.raft;
     let (snapshot, applied) = {
         let metrics = raft.metrics();
@@ -78,8 +82,7 @@ async fn shorten(opened: &Opened) {
     if applied > snapshot && raft.trigger().snapshot().await.is_err() {
         tracing::debug!(%group, "the group stops: no snapshot");
     }
-    // Entries that the newest snapshot has, a few apart, which a follower may still need.
-    let upto = snapshot.saturating_sub(64);
+    let upto = snapshot.saturating_sub(kept);
     if upto > 0 && raft.trigger().purge_log(upto).await.is_err() {
         tracing::debug!(%group, "the group stops: no purge");
     }

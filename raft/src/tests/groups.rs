@@ -182,6 +182,24 @@ async fn a_replica_far_behind_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quiet_groups_do_not_keep_the_log_of_a_busy_one_from_being_used_again() {
+    let mut cluster = Cluster::new(17, 3, 2);
+    cluster.tuning.log_bytes = 256 << 10;
+    cluster.tuning.log.segment_bytes = 256 << 10;
+    cluster.tuning.log.max_segments = 96;
+    cluster.start_all().await;
+    cluster.led().await;
+    // Half as much again as the log can hold; the other shard and the meta group have a few entries each, the oldest of all.
+    cluster.write(shard(1), 1, b"quiet").await;
+    for id in 0..3600 {
+        cluster.write(shard(0), id, &[9; 10_000]).await;
+    }
+    let replica = cluster.group(cluster.wait_leader(shard(1)).await, shard(1));
+    assert_eq!(read(&*replica, 1).as_deref(), Some(&b"quiet"[..]));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_a_wiped_disk_is_refused() {
     let mut cluster = Cluster::started(8, 3, 1).await;
     cluster.write(shard(0), 1, b"one").await;

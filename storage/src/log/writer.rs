@@ -256,7 +256,9 @@ impl Writer {
                     .saturating_sub(since.elapsed()),
             ),
         };
-        if !closing && due.is_none_or(|due| due > Duration::ZERO) {
+        // A full log refuses what is urgent, so it must take what is lazy by itself: a purge among it makes room.
+        let full = self.shared.no_room.load(Ordering::Relaxed);
+        if !closing && !full && due.is_none_or(|due| due > Duration::ZERO) {
             return Ok(Turn::Idle(due.into_iter().chain(retry).min()));
         }
         self.shared
@@ -281,6 +283,9 @@ impl Writer {
         if self.unmarked_since.is_some() {
             self.raise_watermark()?;
             return Ok(Turn::Worked);
+        }
+        if !closing {
+            return Ok(Turn::Idle(Some(self.shared.config.retry_every)));
         }
         self.end();
         Ok(Turn::Ended)
