@@ -1,7 +1,6 @@
 //! A shard's group and the meta group, as the rest of the crate uses them: propose, and read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::machine::Seen;
-use crate::proposer::{MetaKind, Proposer, ShardKind};
+use crate::proposer::{Kind, MetaKind, Proposer, ShardKind};
 use crate::reads::PeerReads;
 use crate::replica::{NoIndex, Replica};
 use crate::shard::{BarrierError, ProposeError, ShardGroup};
@@ -27,12 +26,9 @@ pub(crate) struct ShardReplica {
     pub(crate) replica: Arc<Replica>,
     pub(crate) proposer: Proposer<ShardKind>,
     pub(crate) reads: Arc<PeerReads>,
-    pub(crate) no_room: Arc<AtomicBool>,
 }
 
 impl ShardReplica {
-    // `no_room` is set by the host while the disk is full.
-
     /// Proposes a sweep when something is due. Only does anything on the leader.
     pub(crate) async fn sweep(&self) {
         let due = || next_due(&Seen(self.replica.parts.store.current().view()));
@@ -77,10 +73,14 @@ impl ShardGroup for ShardReplica {
                 .filter(|leader| *leader != self.replica.parts.me);
             return Err(ProposeError::NotLeader { leader });
         }
+        let log = &self.replica.parts.log;
         let frees = matches!(command, Command::Delete { .. } | Command::Sweep);
-        if !frees && self.no_room.load(Ordering::Relaxed) {
+        if log.no_room() && !frees {
             return Err(ProposeError::DiskFull);
         }
+        // Held until it is durable, or was not appended.
+        let weight = ShardKind::weight(&command);
+        let _admission = log.admit(weight).ok_or(ProposeError::DiskFull)?;
         let outcome = self.proposer.propose(Some(command), deadline).await?;
         // An entry without as many outcomes as commands was not ours.
         outcome.ok_or(ProposeError::Unknown)

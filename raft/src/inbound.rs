@@ -16,6 +16,7 @@ use openraft::entry::RaftEntry;
 use openraft::error::RaftError;
 use openraft::raft::AppendEntriesResponse;
 use parking_lot::Mutex;
+use storage::log::Admission;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -29,7 +30,8 @@ use crate::types::{AppendRequest, Raft};
 /// Appends of one peer that wait or are under way; a sender has at most half as many.
 const APPENDS: usize = 64;
 
-type Append = (AppendRequest, Reply);
+/// With the promise that the log has room for it.
+type Append = (AppendRequest, Reply, Admission);
 
 /// The receiving end of one replica.
 pub(crate) struct Door {
@@ -54,6 +56,7 @@ impl Door {
 
     /// Entries or a heartbeat.
     pub(crate) fn append(&self, request: Request, reply: Reply) {
+        let bytes = request.body.len();
         let Ok(append) = message::decode_append(request.body) else {
             return reply.send(Err(RemoteError::code(kinds::BAD_MESSAGE)));
         };
@@ -65,6 +68,9 @@ impl Door {
                 .spawn(carry_out(Arc::clone(&self.replica), append, reply));
             return;
         }
+        let Some(admission) = self.replica.parts.log.admit(bytes) else {
+            return reply.send(Err(RemoteError::code(kinds::NO_ROOM)));
+        };
         let mut lanes = self.lanes.lock();
         let lane = lanes.entry(request.from).or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(APPENDS);
@@ -74,8 +80,8 @@ impl Door {
                 .spawn(feed(Arc::clone(&self.replica), receiver));
             sender
         });
-        if let Err(full) = lane.try_send((append, reply)) {
-            let (_, reply) = match full {
+        if let Err(full) = lane.try_send((append, reply, admission)) {
+            let (_, reply, _) = match full {
                 mpsc::error::TrySendError::Full(append) => append,
                 mpsc::error::TrySendError::Closed(append) => append,
             };
@@ -179,8 +185,9 @@ async fn feed(replica: Arc<Replica>, mut appends: mpsc::Receiver<Append>) {
     loop {
         tokio::select! {
             append = appends.recv(), if under_way.len() < APPENDS => {
-                let Some((append, reply)) = append else { break };
-                let mut done = carry_out(Arc::clone(&replica), append, reply).boxed();
+                let Some((append, reply, admission)) = append else { break };
+                let done = carry_out(Arc::clone(&replica), append, reply);
+                let mut done = done.map(move |()| drop(admission)).boxed();
                 if futures::poll!(&mut done).is_pending() {
                     under_way.push(done);
                 }

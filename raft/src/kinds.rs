@@ -25,6 +25,8 @@ pub(crate) const SERVICE: Kind = Kind(32);
 
 /// The group exists but cannot answer now: it stops, or is not opened yet.
 pub(crate) const NOT_READY: u16 = RemoteError::FIRST_FREE;
+/// The log of this node may not take what was sent; later it may.
+pub(crate) const NO_ROOM: u16 = RemoteError::FIRST_FREE + 4;
 /// The message does not decode.
 pub(crate) const BAD_MESSAGE: u16 = RemoteError::FIRST_FREE + 1;
 /// This node promised a leader not to vote yet (`gate.rs`).

@@ -342,6 +342,9 @@ fn rpc_error(error: &CallError) -> RpcError {
         CallError::Unreachable(_) | CallError::Refused(_) | CallError::TooLarge => {
             RpcError::Unreachable(Unreachable::new(error))
         }
+        CallError::Remote(remote) if remote.code == kinds::NO_ROOM => {
+            RpcError::Unreachable(Unreachable::new(error))
+        }
         CallError::Timeout | CallError::Closed | CallError::TooBusy | CallError::Remote(_) => {
             network(error)
         }

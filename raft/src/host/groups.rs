@@ -173,7 +173,6 @@ fn start(inner: &Arc<Inner>, replica: Arc<Replica>) {
                 replica: Arc::clone(&replica),
                 proposer,
                 reads: Arc::clone(inner.reads()),
-                no_room: Arc::clone(&inner.no_room),
             }))
         }
     };

@@ -70,8 +70,6 @@ pub(crate) struct Inner {
     pub(crate) authority: Option<Arc<Authority>>,
     /// Until the host stops.
     pub(crate) log: Mutex<Option<LogEngine>>,
-    /// Whether the disk takes no more.
-    pub(crate) no_room: Arc<AtomicBool>,
     pub(crate) state: StateEngine,
     pub(crate) folder: PathBuf,
     pub(crate) clocks: Arc<Clocks>,

@@ -1,7 +1,6 @@
 //! Housekeeping, once a second: sweeps, snapshots, purges, flushes, and the map.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
@@ -38,7 +37,6 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
             return;
         };
         figures.set(&stats);
-        inner.no_room.store(stats.no_room, Ordering::Relaxed);
         // Old entries of a quiet group keep a segment: only worth a snapshot when many are in use.
         let crowded = stats.segments.saturating_mul(2) > inner.tuning.log.max_segments;
         let pinning = if crowded || stats.no_room {

@@ -180,7 +180,6 @@ impl Host {
             tuning: config.tuning,
             authority: config.authority,
             log: Mutex::new(Some(opened.log)),
-            no_room: Arc::default(),
             state: engines.state,
             folder: engines.groups,
             clocks: Arc::new(Clocks::new(me, clock)),

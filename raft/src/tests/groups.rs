@@ -200,6 +200,27 @@ async fn quiet_groups_do_not_keep_the_log_of_a_busy_one_from_being_used_again() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_full_for_a_while_on_every_node_frees_itself() {
+    let mut cluster = Cluster::new(18, 3, 2);
+    cluster.tuning.log_bytes = 256 << 10;
+    cluster.tuning.log.segment_bytes = 256 << 10;
+    // Full several times over, and always before the housekeeping comes round.
+    cluster.tuning.log.max_segments = 8;
+    cluster.start_all().await;
+    cluster.led().await;
+    for id in 0..900 {
+        cluster.write(shard(0), id, &[9; 10_000]).await;
+    }
+    let refused = (1..=3)
+        .map(NodeId)
+        .map(|node| cluster.host(node).log_stats());
+    let refused: u64 = refused.flatten().map(|stats| stats.full).sum();
+    assert_eq!(refused, 0, "nothing that was taken ever waited for room");
+    cluster.write(shard(1), 1, b"another").await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_a_wiped_disk_is_refused() {
     let mut cluster = Cluster::started(8, 3, 1).await;
     cluster.write(shard(0), 1, b"one").await;

@@ -128,7 +128,8 @@ impl Writer {
             .any(|(group, id)| is_news(group, *id) && self.may_commit(*group, *id))
     }
 
-    fn room(&self) -> u32 {
+    /// What the segment being written takes of other than purges.
+    pub(super) fn room(&self) -> u32 {
         self.capacity
             .saturating_sub(self.shared.config.reserve())
             .saturating_sub(self.position)

@@ -7,10 +7,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::group::{Group, GroupState};
 use super::queue::{Action, Op};
 use super::read;
+use super::room::Admission;
 use super::shared::Shared;
 use super::types::{Callback, Entry, LogId, LogState, Vote};
 
@@ -181,6 +183,17 @@ impl GroupLog {
     /// Whether callers should hold back: the queue is long, or the disk or the log is full.
     pub fn is_full(&self) -> bool {
         self.shared.is_full()
+    }
+
+    /// Whether the disk or the log takes no more: its last segment is begun. There is still room for what frees room.
+    pub fn no_room(&self) -> bool {
+        self.shared.no_room.load(Ordering::Relaxed)
+    }
+
+    /// Promises room for entries of this many bytes, to whom asks before each append. `None` in a log so full that they
+    /// might wait: then append nothing, and try again when some group is purged.
+    pub fn admit(&self, bytes: usize) -> Option<Admission> {
+        Admission::new(&self.shared, bytes)
     }
 
     /// Waits until the queue is shorter than its bounds. Safe to cancel. On a full disk this may take until there

@@ -12,6 +12,7 @@
 //! | `format.rs` | the bytes |
 //! | `recover.rs`, `scan.rs`, `replay.rs` | opening: torn tail or damage, and the state rebuilt |
 //! | `read.rs` | entries that are no longer in memory |
+//! | `room.rs` | what a nearly full log still takes, asked before the queue |
 //! | `watermark.rs` | how far the log was durable at the least |
 //! | `config.rs`, `types.rs`, `error.rs`, `stats.rs` | as named |
 //!
@@ -44,6 +45,7 @@ mod queue;
 mod read;
 mod recover;
 mod replay;
+mod room;
 mod scan;
 mod segment;
 mod shared;
@@ -59,6 +61,7 @@ pub use engine::ManualWriter;
 pub use error::{Damage, OpenError};
 pub use handle::GroupLog;
 pub use recover::Recovery;
+pub use room::Admission;
 pub use stats::{LogStats, SYNC_BUCKETS};
 pub use types::{Callback, Entry, LogId, LogState, Vote};
 pub use writer::Turn;

@@ -13,6 +13,7 @@ use super::config::LogConfig;
 use super::group::Group;
 use super::marks::GroupMarks;
 use super::queue::Queue;
+use super::room::Room;
 use super::segment::Readable;
 use super::stats::LogStats;
 
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) readable: Arc<Readable>,
     pub(crate) stats: Mutex<LogStats>,
     pub(crate) no_room: AtomicBool,
+    pub(crate) room: Room,
     pub(crate) damaged_reads: AtomicU64,
     failure: OnceLock<(io::ErrorKind, String)>,
 }
@@ -42,6 +44,7 @@ impl Shared {
             readable,
             stats: Mutex::default(),
             no_room: AtomicBool::new(false),
+            room: Room::default(),
             damaged_reads: AtomicU64::new(0),
             failure: OnceLock::new(),
         }

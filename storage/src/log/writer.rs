@@ -312,6 +312,7 @@ impl Writer {
 
     fn no_room(&mut self) {
         self.shared.stats.lock().full += 1;
+        self.shared.room.set(0);
         if !self.shared.no_room.swap(true, Ordering::Relaxed) {
             tracing::warn!("no room for the log");
         }
@@ -349,10 +350,7 @@ impl Writer {
 
     /// Publishes what changes with a batch besides the groups.
     fn publish(&self) {
-        let at_limit = self.segments.used() >= self.shared.config.max_segments;
-        self.shared
-            .no_room
-            .store(at_limit || self.without_spare.is_some(), Ordering::Relaxed);
+        self.publish_room();
         let mut stats = self.shared.stats.lock();
         stats.sequence = self.end.sequence;
         stats.segments = self.segments.used();
@@ -361,10 +359,21 @@ impl Writer {
     }
 
     fn publish_room(&self) {
-        let at_limit = self.segments.used() >= self.shared.config.max_segments;
+        let config = &self.shared.config;
+        let more = config.max_segments.saturating_sub(self.segments.used());
+        let without_spare = self.without_spare.is_some();
         self.shared
             .no_room
-            .store(at_limit || self.without_spare.is_some(), Ordering::Relaxed);
+            .store(more == 0 || without_spare, Ordering::Relaxed);
+        // What the disk has no room for cannot be counted on.
+        let more = if without_spare {
+            more.min(self.segments.free())
+        } else {
+            more
+        };
+        let whole = u64::from(config.segment_bytes - config.reserve());
+        let room = u64::from(self.room()) + whole.saturating_mul(more as u64);
+        self.shared.room.set(room);
     }
 
     fn fail(&mut self, error: &io::Error) {

@@ -130,6 +130,61 @@ fn a_log_at_its_limit_of_segments_waits_for_a_purge() {
     assert!(read_all(&engine.group(2)).ends_with(&entries(1, next - 2..next, 3000)));
 }
 
+#[test]
+fn what_a_nearly_full_log_admits_never_waits() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig {
+        max_segments: 3,
+        ..small()
+    };
+    let (engine, mut writer, _) = open(&disk, config);
+    let (log, other, calls) = (engine.group(1), engine.group(2), Calls::default());
+    let mut next = 0;
+    loop {
+        // Two appends are under way at a time.
+        let Some(first) = log.admit(3000) else { break };
+        log.append(entries(1, next..next + 1, 3000), ignore());
+        next += 1;
+        let second = log.admit(3000);
+        if second.is_some() {
+            log.append(entries(1, next..next + 1, 3000), ignore());
+            next += 1;
+        }
+        assert!(matches!(writer.work(), Turn::Idle(_)), "room was promised");
+        drop((first, second));
+        assert!(next < 100, "the log is full");
+    }
+    assert!(next > 10, "it was filled: {next}");
+    assert!(log.no_room() && other.admit(3000).is_none());
+    // What Raft needs to go on has room.
+    other.save_vote(vote(1), calls.note(1));
+    other.append(entries(1, 0..1, 10), calls.note(2));
+    log.truncate_after(Some(next - 2), calls.note(3));
+    assert!(matches!(writer.work(), Turn::Idle(_)));
+    assert_eq!(calls.all(), [(1, true), (2, true), (3, true)]);
+    log.purge(id(1, next - 3));
+    other.purge(id(1, 0));
+    log.save_vote(vote(1), calls.note(4));
+    assert!(matches!(writer.work(), Turn::Idle(_)));
+    assert!(!log.no_room() && log.admit(3000).is_some());
+}
+
+#[test]
+fn a_promise_of_room_counts_until_it_is_dropped() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig {
+        max_segments: 3,
+        ..small()
+    };
+    let (engine, _writer, _) = open(&disk, config);
+    let log = engine.group(1);
+    let promises: Vec<_> = std::iter::from_fn(|| log.admit(4096)).take(1000).collect();
+    assert!((10..1000).contains(&promises.len()), "{}", promises.len());
+    assert!(engine.group(2).admit(4096).is_none(), "of all groups");
+    drop(promises);
+    assert!(engine.group(2).admit(4096).is_some());
+}
+
 #[tokio::test]
 async fn a_long_queue_is_seen_and_in_the_end_refused() {
     let disk = SimDisk::new(1);
