@@ -1,7 +1,7 @@
 //! Reading a request's body: bounded in bytes and time, and decoded from its content coding.
 //!
 //! Guarantees: more than the bound *after* decoding is found while decoding, so a bomb costs at most the bound; every
-//! byte held is admitted first; at most two codings are stacked; nothing decodes for long without letting others run. A
+//! byte held is admitted first; at most two codings are stacked; nothing is decoded or moved for long without letting others run. A
 //! body that ends early, or is not what its coding says, is an error and never a shorter body.
 
 use std::io::Write;
@@ -18,6 +18,7 @@ use crate::config::LimitsConfig;
 use crate::error::{ApiError, Code};
 use crate::limits::{Admission, Hold};
 use crate::negotiate::Coding;
+use crate::pace::{self, Pace};
 
 /// Most codings of one body.
 const MAX_CODINGS: usize = 2;
@@ -103,7 +104,7 @@ async fn collect(
     }
     let end = Instant::now() + limits.body_timeout;
     let mut body = pin!(body);
-    let mut hold = Hold::default();
+    let (mut hold, mut pace) = (Hold::default(), Pace::default());
     // The first frame is often all there is: then nothing is copied.
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
@@ -127,7 +128,7 @@ async fn collect(
         }
         admission.grow(&mut hold, length)?;
         if first.is_empty() && rest.is_empty() {
-            first = data;
+            first = data.clone();
         } else {
             if rest.is_empty() {
                 // Room for what was announced costs memory only as it is filled.
@@ -136,6 +137,8 @@ async fn collect(
             }
             rest.extend_from_slice(&data);
         }
+        pace.moved(data.len());
+        pace.rested().await;
     }
     let bytes = if rest.is_empty() {
         first
@@ -243,10 +246,11 @@ fn broken(_error: std::io::Error) -> ApiError {
     Code::InvalidCoding.into()
 }
 
-/// An answer's body: parts one after another, whose admission ends when it is sent or dropped.
+/// An answer's body: parts one after another, at the pace of a large one, whose admission ends when it is sent or dropped.
 pub(crate) struct Outgoing {
     parts: std::collections::VecDeque<Bytes>,
     left: u64,
+    pace: Pace,
     _hold: Hold,
 }
 
@@ -259,6 +263,7 @@ impl Outgoing {
                 .filter(|part| part.has_remaining())
                 .collect(),
             left,
+            pace: Pace::default(),
             _hold: hold,
         }
     }
@@ -270,13 +275,19 @@ impl HttpBody for Outgoing {
 
     fn poll_frame(
         mut self: std::pin::Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
+        context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-        let part = self.parts.pop_front();
-        self.left = self
-            .left
-            .saturating_sub(part.as_ref().map_or(0, |part| part.len() as u64));
-        std::task::Poll::Ready(part.map(|part| Ok(http_body::Frame::data(part))))
+        std::task::ready!(self.pace.poll_rested(context));
+        let Some(part) = self.parts.front_mut() else {
+            return std::task::Poll::Ready(None);
+        };
+        let slice = part.split_to(part.len().min(pace::SLICE));
+        if part.is_empty() {
+            self.parts.pop_front();
+        }
+        self.left = self.left.saturating_sub(slice.len() as u64);
+        self.pace.moved(slice.len());
+        std::task::Poll::Ready(Some(Ok(http_body::Frame::data(slice))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -285,5 +296,36 @@ impl HttpBody for Outgoing {
 
     fn size_hint(&self) -> http_body::SizeHint {
         http_body::SizeHint::with_exact(self.left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_comes_in_slices_whole_and_in_order_and_says_its_length() {
+        let text: Bytes = (0..3_000_000_usize).map(|i| (i % 251) as u8).collect();
+        let parts = vec![
+            text.slice(..10),
+            Bytes::new(),
+            text.slice(10..2_900_000),
+            text.slice(2_900_000..),
+        ];
+        let mut body = Outgoing::new(parts, Hold::default());
+        assert_eq!(body.size_hint().exact(), Some(3_000_000));
+        let (began, mut whole) = (Instant::now(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            let slice = frame.unwrap().into_data().unwrap();
+            assert!(!slice.is_empty() && slice.len() <= pace::SLICE);
+            whole.extend_from_slice(&slice);
+            let left = 3_000_000 - whole.len() as u64;
+            assert_eq!(body.size_hint().exact(), Some(left));
+        }
+        assert!(body.is_end_stream() && text == whole);
+        assert!(
+            !began.elapsed().is_zero(),
+            "it rested after the first mebibyte"
+        );
     }
 }

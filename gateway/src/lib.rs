@@ -26,6 +26,7 @@ mod media;
 mod metrics;
 pub mod negotiate;
 pub mod openapi;
+mod pace;
 pub mod path;
 pub mod query;
 mod respond;

@@ -266,7 +266,7 @@ impl Exchange {
         } = self.peer.bulk_link().stream(&self.peer).await?;
         self.counts.sent(1, HEADER_BYTES + body.len());
         self.sent.0.store(true, Ordering::Release);
-        let whole = writer.write_all(&mut one_frame(header, body)).await.is_ok();
+        let whole = writer.write_gently(one_frame(header, body)).await.is_ok();
         // The peer may answer, and stop reading, before it has everything.
         if !whole || writer.finish().await.is_err() {
             tracing::debug!(node = %self.peer.node, "a large call was not read to its end");

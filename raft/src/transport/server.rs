@@ -388,7 +388,10 @@ impl Side {
             group: 0,
             status,
         };
-        send_last(&mut one_frame(&header, body), writer).await
+        let mut writer = writer;
+        let sent = writer.write_gently(one_frame(&header, body)).await;
+        sent.map_err(|_broken| End::Gone)?;
+        writer.finish().await.map_err(|_broken| End::Gone)
     }
 
     async fn raw(&self, mut stream: ByteStream) -> Result<(), End> {
