@@ -2,3 +2,5 @@
 
 mod conformance;
 mod groups;
+mod messages;
+mod snapshots;
