@@ -98,24 +98,25 @@ pub(crate) struct DevNodeArgs {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Target {
     /// Any node, as in `http://127.0.0.1:7300`.
-    #[arg(long, env = "PSP_ENDPOINT", value_name = "URL")]
+    #[arg(long, global = true, env = "PSP_ENDPOINT", value_name = "URL")]
     pub(crate) endpoint: Option<String>,
     /// Any node's admin listener, as in `http://127.0.0.1:7400`.
-    #[arg(long, env = "PSP_ADMIN", value_name = "URL")]
+    #[arg(long, global = true, env = "PSP_ADMIN", value_name = "URL")]
     pub(crate) admin: Option<String>,
     /// File with the API key; else the variable `PSP_API_KEY`, else the key of `pspd dev`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
     /// The API key. Not an argument on purpose: others would see it in the list of processes.
     #[arg(
         long = "internal-api-key",
+        global = true,
         env = "PSP_API_KEY",
         hide = true,
         hide_env_values = true
     )]
     pub(crate) key: Option<String>,
     /// Folder of a running `pspd dev`.
-    #[arg(long, env = "PSP_DATA", default_value = dev::DEFAULT_FOLDER)]
+    #[arg(long, global = true, env = "PSP_DATA", default_value = dev::DEFAULT_FOLDER)]
     pub(crate) data: PathBuf,
 }
 
@@ -328,6 +329,21 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_target_may_be_named_before_or_after_the_command() {
+        let data = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Cluster(cluster) => cluster.target.data,
+            Command::Session(session) => session.target.data,
+            _ => panic!("{line}"),
+        };
+        // As `pspd dev` prints it.
+        assert_eq!(data("pspd cluster status --data d"), PathBuf::from("d"));
+        assert_eq!(data("pspd cluster --data d status"), PathBuf::from("d"));
+        assert_eq!(data("pspd session get i --data d"), PathBuf::from("d"));
+        let default = PathBuf::from(dev::DEFAULT_FOLDER);
+        assert_eq!(data("pspd session ls"), default);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Operate for Store {
         if self.host.clock_is_sick() {
             reasons.push("clock".to_owned());
         }
-        if self.host.log_stats().is_some_and(|log| log.no_room) {
+        if self.host.is_disk_short() || self.host.log_stats().is_some_and(|log| log.no_room) {
             reasons.push("disk".to_owned());
         }
         let status = self.host.status();

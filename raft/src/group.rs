@@ -12,6 +12,7 @@ use model::time::UnixMillis;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::host::Space;
 use crate::machine::Seen;
 use crate::proposer::{Kind, MetaKind, Proposer, ShardKind};
 use crate::reads::PeerReads;
@@ -26,6 +27,7 @@ pub(crate) struct ShardReplica {
     pub(crate) replica: Arc<Replica>,
     pub(crate) proposer: Proposer<ShardKind>,
     pub(crate) reads: Arc<PeerReads>,
+    pub(crate) space: Arc<Space>,
 }
 
 impl ShardReplica {
@@ -75,7 +77,7 @@ impl ShardGroup for ShardReplica {
         }
         let log = &self.replica.parts.log;
         let frees = matches!(command, Command::Delete { .. } | Command::Sweep);
-        if log.no_room() && !frees {
+        if (log.no_room() || self.space.is_short()) && !frees {
             return Err(ProposeError::DiskFull);
         }
         // Held until it is durable, or was not appended.

@@ -317,11 +317,16 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
         // The apply of this group waits for the flush, others do not.
-        Some(Builder::take(self.parts.store.clone()).await)
+        let builder = self.get_snapshot_builder().await;
+        if builder.is_disk_full() {
+            tracing::warn!(group = %self.parts.group, "disk full: no snapshot");
+            return None;
+        }
+        Some(builder)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder::take(self.parts.store.clone()).await
+        Builder::take(self.parts.store.clone(), self.parts.log.clone()).await
     }
 
     async fn install_snapshot(
@@ -330,7 +335,13 @@ impl RaftStateMachine<Types> for Machine {
         data: SnapshotData,
     ) -> io::Result<()> {
         self.parts.log.truncated().await?;
-        data.install(self.parts.store.clone()).await?;
+        while let Err(error) = data.clone().install(self.parts.store.clone()).await {
+            if !storage::disk::is_full(&error) || self.parts.log.is_closed() {
+                return Err(error);
+            }
+            tracing::warn!(group = %self.parts.group, "disk full: the snapshot waits");
+            tokio::time::sleep(FULL_DISK).await;
+        }
         self.load().map_err(|error| self.failed(&error))?;
         if self.applied != meta.last_log_id {
             return Err(io::Error::other(

@@ -21,6 +21,7 @@ pub(crate) struct LogMetrics {
     queued: Gauge,
     tail: Gauge,
     no_room: Gauge,
+    short: Gauge,
 }
 
 fn lossy(count: usize) -> f64 {
@@ -42,11 +43,13 @@ impl LogMetrics {
             queued: gauge!("psp_log_queued_bytes"),
             tail: gauge!("psp_log_tail_bytes"),
             no_room: gauge!("psp_log_no_room"),
+            short: gauge!("psp_disk_short"),
         }
     }
 
-    /// Shows these figures.
-    pub(crate) fn set(&self, stats: &LogStats) {
+    /// Shows these figures, and whether the disk is short of space.
+    pub(crate) fn set(&self, stats: &LogStats, short: bool) {
+        self.short.set(f64::from(u8::from(short)));
         self.batches.absolute(stats.batches);
         self.entries.absolute(stats.entries);
         self.bytes.absolute(stats.bytes);
@@ -111,6 +114,10 @@ fn describe() {
     describe_gauge!(
         "psp_log_no_room",
         "1 while the disk or the log is full: writes are refused."
+    );
+    describe_gauge!(
+        "psp_disk_short",
+        "1 while less than the reserve is free on the disk: only deletions and expiry go on."
     );
     describe_gauge!("psp_raft_leads", "1 for a group that this node leads.");
     describe_counter!("psp_raft_term", "The term of a group, as known here.");

@@ -17,11 +17,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use openraft::storage::RaftSnapshotBuilder;
+use storage::disk::is_full;
 use storage::error::TabletError;
+use storage::log::GroupLog;
 use storage::snapshot::{Missing, SnapshotManifest, SnapshotReceiver};
 use storage::state::TabletStore;
+use storage::state::store::Checkpoint;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::message::{self, BadMessage, Reader, Writer};
 use crate::transport::{ByteStream, ByteStreamReader};
@@ -33,6 +36,8 @@ const PIECE_BYTES: usize = 256 << 10;
 const STALLED: Duration = Duration::from_secs(20);
 /// How long an installation may take.
 const INSTALL: Duration = Duration::from_secs(300);
+/// Between two attempts to write a manifest on a full disk: each reads the whole checkpoint.
+const SEAL_AGAIN: Duration = Duration::from_secs(5);
 /// Longest list of what is missing, in bytes.
 const MAX_MISSING_BYTES: usize = 4 << 20;
 
@@ -104,16 +109,35 @@ async fn blocking<T: Send + 'static>(
     spawn_blocking(work)
         .await
         .map_err(io::Error::other)?
-        .map_err(io::Error::other)
+        .map_err(|error| {
+            let full = error.is_disk_full();
+            let kind = if full {
+                io::ErrorKind::StorageFull
+            } else {
+                io::ErrorKind::Other
+            };
+            io::Error::new(kind, error)
+        })
 }
 
 /// Builds the snapshot of a checkpoint that was taken when it was made.
-pub(crate) struct Builder(Option<io::Result<storage::state::store::Checkpoint>>);
+///
+/// openraft ends a group whose snapshot fails, and a full disk must not end one: a builder waits for room.
+pub(crate) struct Builder {
+    checkpoint: Option<io::Result<Checkpoint>>,
+    log: GroupLog,
+}
 
 impl Builder {
     /// Takes the checkpoint, away from the runtime's threads.
-    pub(crate) async fn take(store: TabletStore) -> Self {
-        Self(Some(blocking(move || store.checkpoint()).await))
+    pub(crate) async fn take(store: TabletStore, log: GroupLog) -> Self {
+        let checkpoint = Some(blocking(move || store.checkpoint()).await);
+        Self { checkpoint, log }
+    }
+
+    /// Whether there was no room for the checkpoint; then it is dropped, and another made later.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        matches!(&self.checkpoint, Some(Err(error)) if is_full(error))
     }
 }
 
@@ -121,11 +145,26 @@ impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        let checkpoint = self
-            .0
+        let mut checkpoint = self
+            .checkpoint
             .take()
             .ok_or_else(|| io::Error::other("the builder is used up"))??;
-        let taken = blocking(move || checkpoint.seal()).await?;
+        let taken = loop {
+            let (tried, sealed) = blocking(move || {
+                let sealed = checkpoint.seal();
+                Ok((checkpoint, sealed))
+            })
+            .await?;
+            match sealed {
+                Ok(taken) => break taken,
+                Err(error) if error.is_disk_full() && !self.log.is_closed() => {
+                    tracing::warn!(%error, group = self.log.id(), "the snapshot waits for room");
+                    checkpoint = tried;
+                    sleep(SEAL_AGAIN).await;
+                }
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        };
         tracing::info!(
             group = taken.manifest().group,
             bytes = taken.manifest().total_bytes(),

@@ -253,6 +253,19 @@ impl Cluster {
         machine.host.as_ref().expect("the node runs")
     }
 
+    /// What the node's state is stored on.
+    ///
+    /// # Panics
+    /// When there is no such machine.
+    #[must_use]
+    pub fn state_disk(&self, node: NodeId) -> &MemoryDisk {
+        &self
+            .machines
+            .get(&node)
+            .expect("the machine was added")
+            .state
+    }
+
     /// The node's wall clock.
     ///
     /// # Panics

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::mem::discriminant;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use model::state::{Key, StateError, StateRead};
@@ -30,6 +31,8 @@ pub struct MemoryDisk(Arc<Disk>);
 #[derive(Debug, Default)]
 struct Disk {
     odometer: Odometer,
+    full: AtomicBool,
+    refused: AtomicU64,
     groups: Mutex<BTreeMap<u32, Arc<Group>>>,
 }
 
@@ -50,6 +53,35 @@ impl MemoryDisk {
             let durable = group.tablet.read().durable_copy(&self.0.odometer);
             *group.tablet.write() = Arc::new(durable);
         }
+    }
+
+    /// From now on there is no room for a snapshot, or there is again.
+    pub fn set_full(&self, full: bool) {
+        self.0.full.store(full, Ordering::Relaxed);
+    }
+
+    /// How often there was no room.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.0.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether the group has a snapshot.
+    #[must_use]
+    pub fn has_snapshot(&self, group: u32) -> bool {
+        let groups = self.0.groups.lock();
+        groups
+            .get(&group)
+            .is_some_and(|group| group.snapshot.lock().is_some())
+    }
+
+    fn room_for(&self, what: &str) -> Result<(), TabletError> {
+        if self.0.full.load(Ordering::Relaxed) {
+            self.0.refused.fetch_add(1, Ordering::Relaxed);
+            let what = what.to_owned();
+            return Err(TabletError::DiskFull { what });
+        }
+        Ok(())
     }
 
     pub(crate) fn groups(&self) -> Vec<u32> {
@@ -105,6 +137,7 @@ impl Home for MemoryHome {
     }
 
     fn checkpoint(&self) -> Result<Draft, TabletError> {
+        self.disk.room_for("a checkpoint")?;
         let tablet = Arc::clone(&self.group.tablet.read());
         let (applied, dump) = tablet.dump();
         let files = MemoryFiles::default();
@@ -118,6 +151,7 @@ impl Home for MemoryHome {
     }
 
     fn keep(&self, draft: &Draft, manifest: &SnapshotManifest) -> Result<(), TabletError> {
+        self.disk.room_for("a manifest")?;
         if let Place::Memory(files) = &draft.files {
             *self.group.snapshot.lock() = Some((manifest.clone(), Arc::clone(files)));
         }
@@ -133,6 +167,7 @@ impl Home for MemoryHome {
         manifest: &SnapshotManifest,
         staging: &Place,
     ) -> Result<(u64, Snapshot), TabletError> {
+        self.disk.room_for("an installation")?;
         let [file] = manifest.files.as_slice() else {
             return Err(TabletError::refused("it is not one dump"));
         };

@@ -173,6 +173,7 @@ fn start(inner: &Arc<Inner>, replica: Arc<Replica>) {
                 replica: Arc::clone(&replica),
                 proposer,
                 reads: Arc::clone(inner.reads()),
+                space: Arc::clone(&inner.space),
             }))
         }
     };

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::{Attached, Tuning};
+use super::space::Space;
 use crate::error::Fatal;
 use crate::group::{MetaReplica, ShardReplica};
 use crate::inbound::Door;
@@ -70,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) authority: Option<Arc<Authority>>,
     /// Until the host stops.
     pub(crate) log: Mutex<Option<LogEngine>>,
+    pub(crate) space: Arc<Space>,
     pub(crate) state: StateEngine,
     pub(crate) folder: PathBuf,
     pub(crate) clocks: Arc<Clocks>,

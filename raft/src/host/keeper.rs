@@ -36,7 +36,8 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
         let Some(stats) = inner.log.lock().as_ref().map(LogEngine::stats) else {
             return;
         };
-        figures.set(&stats);
+        inner.space.look(&inner.folder);
+        figures.set(&stats, inner.space.is_short());
         // Old entries of a quiet group keep a segment: only worth a snapshot when many are in use.
         let crowded = stats.segments.saturating_mul(2) > inner.tuning.log.max_segments;
         let pinning = if crowded || stats.no_room {

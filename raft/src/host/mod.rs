@@ -30,6 +30,7 @@ mod placement;
 mod probe;
 mod pulse;
 mod router;
+mod space;
 mod status;
 
 pub use admit::{BadToken, JoinFailed, JoinToken, Joined, Wish, join};
@@ -63,6 +64,7 @@ use crate::reads::PeerReads;
 use crate::transport::{Inbound, Transport};
 use inner::Inner;
 use router::Router;
+pub(crate) use space::Space;
 
 /// How long the host's own tasks may take to end.
 const STOP: Duration = Duration::from_secs(5);
@@ -180,6 +182,7 @@ impl Host {
             tuning: config.tuning,
             authority: config.authority,
             log: Mutex::new(Some(opened.log)),
+            space: Arc::default(),
             state: engines.state,
             folder: engines.groups,
             clocks: Arc::new(Clocks::new(me, clock)),
@@ -268,6 +271,18 @@ impl Host {
             .iter()
             .filter(|opened| opened.replica.role().leader.is_none());
         lost.map(|opened| opened.replica.parts.group).collect()
+    }
+
+    /// Whether the disk is short of space, so that this node refuses writes.
+    #[must_use]
+    pub fn is_disk_short(&self) -> bool {
+        self.inner.space.is_short()
+    }
+
+    /// Takes the disk to be as full as this; a test's.
+    #[cfg(test)]
+    pub(crate) fn pretend_space(&self, size: u64, free: u64) {
+        self.inner.space.judge(size, free);
     }
 
     /// Figures of the log, for metrics; none when the host has stopped.

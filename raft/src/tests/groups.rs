@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use model::id::NodeId;
+use model::shard::Command;
 use storage::disk::CrashKeeps;
 use tokio::time::Instant;
 
+use crate::shard::ProposeError;
 use crate::testing::{Cluster, read, shard, write};
 
 const BARRIER: Duration = Duration::from_secs(3);
@@ -217,6 +219,59 @@ async fn a_log_that_is_full_for_a_while_on_every_node_frees_itself() {
     let refused: u64 = refused.flatten().map(|stats| stats.full).sum();
     assert_eq!(refused, 0, "nothing that was taken ever waited for room");
     cluster.write(shard(1), 1, b"another").await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_short_of_space_takes_deletions_only() {
+    let cluster = Cluster::started(20, 3, 1).await;
+    cluster.write(shard(0), 1, b"one").await;
+    let leader = cluster.wait_leader(shard(0)).await;
+    let group = cluster.group(leader, shard(0));
+    cluster.host(leader).pretend_space(1000, 10);
+    assert!(cluster.host(leader).is_disk_short());
+    let refused = write(&*group, 2, b"two").await;
+    assert!(
+        matches!(refused, Err(ProposeError::DiskFull)),
+        "{refused:?}"
+    );
+    let deadline = Instant::now() + BARRIER;
+    group.propose(Command::Sweep, deadline).await.unwrap();
+    group.barrier(BARRIER).await.unwrap();
+    assert_eq!(read(&*group, 1).as_deref(), Some(&b"one"[..]));
+    cluster.host(leader).pretend_space(1000, 500);
+    write(&*group, 2, b"two").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_room_for_snapshots_ends_no_node_and_they_come_when_there_is_some() {
+    let mut cluster = Cluster::new(19, 3, 1);
+    cluster.tuning.log_bytes = 16 << 10;
+    cluster.start_all().await;
+    cluster.led().await;
+    let nodes = || (1..=3).map(NodeId);
+    let group = shard(0).to_raw();
+    nodes().for_each(|node| cluster.state_disk(node).set_full(true));
+    for id in 0..20 {
+        cluster.write(shard(0), id, &[9; 10_000]).await;
+    }
+    cluster
+        .until("each node was refused a snapshot twice", |cluster| {
+            nodes().all(|node| cluster.state_disk(node).refused() > 1)
+        })
+        .await;
+    for node in nodes() {
+        assert!(cluster.host(node).fatal().borrow().is_none(), "{node}");
+        assert!(!cluster.state_disk(node).has_snapshot(group));
+    }
+    cluster.write(shard(0), 20, b"goes on").await;
+    nodes().for_each(|node| cluster.state_disk(node).set_full(false));
+    cluster
+        .until("each node has a snapshot", |cluster| {
+            nodes().all(|node| cluster.state_disk(node).has_snapshot(group))
+        })
+        .await;
+    cluster.write(shard(0), 21, b"goes on").await;
     cluster.stop_all().await;
 }
 

@@ -1,4 +1,4 @@
-//! The transfer of a snapshot between two stores: one that breaks goes on where it was.
+//! The transfer of a snapshot between two stores: one that breaks goes on where it was; and its making on a full disk.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,11 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use model::id::GroupId;
 use model::state::{Key, StateWrite};
+use openraft::storage::RaftSnapshotBuilder;
 use storage::db::StateConfig;
+use storage::disk::SimDisk;
+use storage::log::{LogConfig, LogEngine};
+use storage::memory::MemoryDisk;
 use storage::state::{StateEngine, TabletStore};
 use tokio::time::timeout;
 
-use crate::snapshot::{self, Offer, SnapshotData};
+use crate::snapshot::{self, Builder, Offer, SnapshotData};
 use crate::testing::chunk;
 use crate::transport::{ByteStream, ByteStreamReader, ByteStreamWriter};
 use crate::types::Vote;
@@ -120,4 +124,46 @@ async fn a_transfer_that_broke_goes_on_where_it_was() {
         let found = view.get(&Key::Chunk(chunk(number))).unwrap();
         assert!(found == Some(value(number)), "{number}");
     }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_finds_no_room_for_its_manifest_waits_for_it() {
+    let (state, folder) = (MemoryDisk::default(), tempfile::tempdir().unwrap());
+    let store = StateEngine::Memory(state.clone())
+        .open(folder.path(), GroupId::Meta.to_raw())
+        .unwrap();
+    let (log, _) = LogEngine::open(Arc::new(SimDisk::new(1)), LogConfig::default()).unwrap();
+    let mut builder = Builder::take(store.clone(), log.group(0)).await;
+    assert!(!builder.is_disk_full());
+    state.set_full(true);
+    assert!(
+        Builder::take(store.clone(), log.group(0))
+            .await
+            .is_disk_full()
+    );
+    let refused = state.refused();
+    let build = builder.build_snapshot();
+    let freed = async {
+        while state.refused() < refused + 1 {
+            tokio::task::yield_now().await;
+        }
+        assert!(store.snapshot().is_none());
+        state.set_full(false);
+    };
+    let (built, ()) = timeout(LIMIT, async { tokio::join!(build, freed) })
+        .await
+        .unwrap();
+    built.unwrap();
+    assert!(store.snapshot().is_some());
+
+    // Nobody waits for room when the node stops.
+    let mut builder = Builder::take(store, log.group(0)).await;
+    state.set_full(true);
+    log.close().unwrap();
+    assert!(
+        timeout(LIMIT, builder.build_snapshot())
+            .await
+            .unwrap()
+            .is_err()
+    );
 }

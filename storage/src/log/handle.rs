@@ -190,6 +190,11 @@ impl GroupLog {
         self.shared.no_room.load(Ordering::Relaxed)
     }
 
+    /// Whether the log was closed, or has failed.
+    pub fn is_closed(&self) -> bool {
+        self.shared.queue.is_closed()
+    }
+
     /// Promises room for entries of this many bytes, to whom asks before each append. `None` in a log so full that they
     /// might wait: then append nothing, and try again when some group is purged.
     pub fn admit(&self, bytes: usize) -> Option<Admission> {

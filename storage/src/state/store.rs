@@ -273,11 +273,11 @@ impl Checkpoint {
     /// Reads all of it for the manifest, and makes it the group's newest snapshot.
     ///
     /// # Errors
-    /// When it cannot be read, or the manifest not be written.
+    /// When it cannot be read, or the manifest not be written: on a full disk it may be tried again.
     ///
     /// # Panics
-    /// Never: a checkpoint has its files until it is sealed.
-    pub fn seal(mut self) -> Result<Arc<Snapshot>, TabletError> {
+    /// When it was sealed before.
+    pub fn seal(&mut self) -> Result<Arc<Snapshot>, TabletError> {
         let draft = self
             .draft
             .as_ref()

@@ -22,7 +22,7 @@ for_both_stores!(
 fn a_checkpoint_holds_its_commit_whatever_is_written_later(fixture: &Fixture) {
     let store = fixture.open();
     commit(&store.current(), 0..30, 3000);
-    let checkpoint = store.checkpoint().unwrap();
+    let mut checkpoint = store.checkpoint().unwrap();
     commit(&store.current(), 0..60, 10);
     store.current().flush().unwrap();
     assert_eq!(
