@@ -1,6 +1,7 @@
 //! A store of either kind, its crash, and small helpers to fill and read a tablet.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -63,9 +64,7 @@ impl Fixture {
     pub(crate) fn crash(&self) {
         match &self.engine {
             StateEngine::RocksDb(_) => {
-                let image = TempDir::new().unwrap();
-                copy(&self.path(), image.path());
-                let old = self.disk.replace(image);
+                let old = self.disk.replace(image(&self.path()));
                 self.crashed.borrow_mut().push(old);
             }
             StateEngine::Memory(disk) => disk.crash(),
@@ -79,6 +78,35 @@ impl Fixture {
     pub(crate) fn directory(&self) -> PathBuf {
         self.path().join(format!("{GROUP:08x}"))
     }
+}
+
+/// A copy of a directory as it was at one time: RocksDB works on meanwhile, and a copy during which a file came, went or
+/// grew is none of any time.
+fn image(path: &Path) -> TempDir {
+    for _ in 0..100 {
+        let (before, image) = (files(path), TempDir::new().unwrap());
+        copy(path, image.path());
+        if files(path) == before {
+            return image;
+        }
+    }
+    panic!("{} does not come to rest", path.display());
+}
+
+/// All files below a directory and their lengths, but for RocksDB's reports.
+fn files(path: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.append(&mut files(&path));
+        } else if path.file_name().is_some_and(|name| name != "LOG") {
+            // One that vanished shows in the next look.
+            let length = fs::metadata(&path).map_or(0, |about| about.len());
+            found.insert(path, length);
+        }
+    }
+    found
 }
 
 /// Copies a directory with all below it. A file that the store removes meanwhile is one that it no longer needs.
