@@ -1,7 +1,7 @@
 # What a person types. Each target first installs what a fresh Debian machine with Rust lacks, and says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint docs figures million
+.PHONY: help run test fmt lint docs chaos soak mutants figures million
 
 # A compiler cache where there is one, for what is compiled from C and C++.
 ifneq ($(shell command -v ccache),)
@@ -19,6 +19,7 @@ endif
 NODES ?= 3
 PORT ?= 7300
 DATA ?= .run/dev
+HOURS ?= 1
 
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -37,6 +38,18 @@ fmt: ## Format the code
 lint: ## Check format, lints, documentation and dependencies
 	@.ci/setup build
 	@.ci/lint
+
+chaos: ## Run the fault scenarios that need root: power cuts, lossy networks, sick disks (about 12 minutes)
+	@.ci/setup build chaos
+	@.ci/chaos
+
+soak: ## Draw faults for HOURS (default 1), as root; stops at the first violation
+	@.ci/setup build chaos
+	cargo run -p chaos-tests --bin soak -- --hours $(HOURS)
+
+mutants: ## Break the product in ten ways and show that the tests notice (about an hour)
+	@.ci/setup build chaos
+	chaos-tests/mutants/run
 
 figures: ## Measure the promises at full length, alone on the machine (about 20 minutes; `make million` is apart)
 	@.ci/setup build

@@ -11,10 +11,12 @@
 //! | [`run`] | writers over a cluster, and the final checks |
 //! | [`history`] | what was asked, when, and how it ended, as JSON Lines |
 //! | [`checker`] | what a history must show |
+//! | [`soak`] | faults for hours: the plan, and what may not grow |
 
 pub mod checker;
 pub mod cluster;
 pub mod history;
 pub mod resources;
 pub mod run;
+pub mod soak;
 pub mod workload;
