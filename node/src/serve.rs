@@ -20,6 +20,7 @@ use model::meta::NodeAddress;
 use model::time::Clock;
 use raft::error::{Fatal, StartError};
 use raft::host::{Attached, Host, HostConfig, Tuning};
+use raft::log_time::ClusterClock;
 use raft::service::{KeyRing, MasterKey, Service, ServiceConfig};
 use raft::transport;
 use raft::transport::ca::{Authority, Identity};
@@ -73,21 +74,24 @@ struct Node {
 impl Node {
     async fn start(config: &Config) -> Result<Self, Problem> {
         let began = Instant::now();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let registry = Registry::install(&*clock)?;
+        let wall: Arc<dyn Clock> = Arc::new(SystemClock);
+        let registry = Registry::install(&*wall)?;
+        // Requests are stamped with the cluster's time: this node's own clock may be wrong.
+        let clock = ClusterClock::new(&*wall);
         let hooks = Arc::new(Hooks::new(registry.clone()));
 
         let secrets = gateway_secrets(config)?;
         let keys = key_ring(config)?;
         let region = RegionId::new(config.cluster.region).expect("the configuration is validated");
-        let service = Service::new(ServiceConfig::default(), region, keys, Arc::clone(&clock));
+        let time = Arc::<ClusterClock>::clone(&clock);
+        let service = Service::new(ServiceConfig::default(), region, keys, time);
 
         let sessions = Arc::<Service>::clone(&service);
         let gateway = Gateway::start(
             gateway_config(config),
             secrets,
             sessions,
-            Arc::clone(&clock),
+            Arc::<ClusterClock>::clone(&clock),
             Arc::<Hooks>::clone(&hooks),
         )
         .await
@@ -96,7 +100,8 @@ impl Node {
         tracing::info!(http = %addresses.http, admin = %addresses.admin, "gateway listens");
 
         let identity = join::identity(config).await?;
-        let host = start_host(config, identity, clock, &service).await?;
+        let host = start_host(config, identity, wall, &service).await?;
+        host.keep_time(&clock);
         let host = Arc::new(host);
         hooks.attach(Box::new(Store::new(Arc::clone(&host))));
 

@@ -27,7 +27,7 @@ mod kinds;
 mod lease;
 mod life;
 mod log_store;
-mod log_time;
+pub mod log_time;
 mod machine;
 mod message;
 mod metrics;

@@ -2,7 +2,10 @@
 //!
 //! A leader starts from max(last log time, median of the voters' wall clocks) and then runs on its monotonic clock, slewed
 //! towards the median by at most 0.1 % of the time that passed. It never steps and never goes back, whatever any
-//! wall clock does. Wall clocks of others are known by probes, corrected by half their round trip.
+//! wall clock does. Wall clocks of others are known by probes, corrected by half their round trip. Of an even number the earlier
+//! of the two in the middle counts: one wrong clock of two must not make log time run ahead.
+//!
+//! [`ClusterClock`] is the same for what a node asks of others: requests are stamped with it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,14 +27,14 @@ pub(crate) const MAX_OFFSET: Duration = Duration::from_millis(500);
 pub(crate) struct Clocks {
     me: NodeId,
     clock: Arc<dyn Clock>,
-    /// Milliseconds ahead of this node's clock, and when that was seen.
-    offsets: Mutex<BTreeMap<NodeId, (i64, Instant)>>,
+    /// What the others' clocks showed, and when. Not how far they are ahead of this node's: that may jump between two probes.
+    seen: Mutex<BTreeMap<NodeId, (UnixMillis, Instant)>>,
 }
 
 impl Clocks {
     pub(crate) fn new(me: NodeId, clock: Arc<dyn Clock>) -> Self {
-        let offsets = Mutex::default();
-        Self { me, clock, offsets }
+        let seen = Mutex::default();
+        Self { me, clock, seen }
     }
 
     /// This node's wall clock.
@@ -42,37 +45,93 @@ impl Clocks {
     /// `node` said that its wall clock showed `wall`, at a moment between `asked` and now.
     pub(crate) fn heard(&self, node: NodeId, wall: UnixMillis, asked: Instant) {
         let half = asked.elapsed() / 2;
-        let offset = signed(wall.plus(half)).saturating_sub(signed(self.clock.now()));
-        self.offsets.lock().insert(node, (offset, Instant::now()));
+        let shown = (wall.plus(half), Instant::now());
+        self.seen.lock().insert(node, shown);
     }
 
     /// How far the median of these nodes' clocks is ahead of this node's, in milliseconds. Nodes that are not known do not
     /// count.
     pub(crate) fn median_offset(&self, nodes: &[NodeId]) -> i64 {
-        let known = self.offsets.lock();
+        self.offset_and_witnesses(nodes).0
+    }
+
+    /// The same, if it can be trusted: of three or more nodes at least three must be known, or one wrong clock decides.
+    pub(crate) fn agreed_offset(&self, nodes: &[NodeId]) -> Option<i64> {
+        let (offset, witnesses) = self.offset_and_witnesses(nodes);
+        (witnesses >= nodes.len().min(3)).then_some(offset)
+    }
+
+    fn offset_and_witnesses(&self, nodes: &[NodeId]) -> (i64, usize) {
+        let mine = signed(self.clock.now());
+        let known = self.seen.lock();
         let mut offsets: Vec<i64> = nodes
             .iter()
             .filter_map(|node| {
                 if *node == self.me {
                     return Some(0);
                 }
-                let (offset, seen) = known.get(node)?;
-                (seen.elapsed() < SAMPLE_LIFE).then_some(*offset)
+                let (shown, at) = known.get(node)?;
+                let age = at.elapsed();
+                (age < SAMPLE_LIFE).then(|| signed(shown.plus(age)).saturating_sub(mine))
             })
             .collect();
         offsets.sort_unstable();
-        match offsets.len() {
-            0 => 0,
-            count if count % 2 == 1 => offsets[count / 2],
-            count => i64::midpoint(offsets[count / 2 - 1], offsets[count / 2]),
-        }
+        let middle = offsets.len().saturating_sub(1) / 2;
+        (offsets.get(middle).copied().unwrap_or(0), offsets.len())
     }
 
     /// The median of these nodes' wall clocks, now.
     pub(crate) fn median(&self, nodes: &[NodeId]) -> UnixMillis {
-        let wall = self.clock.now();
-        let millis = signed(wall).saturating_add(self.median_offset(nodes));
+        self.ahead(self.median_offset(nodes))
+    }
+
+    /// The same, if it can be trusted.
+    pub(crate) fn agreed(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
+        Some(self.ahead(self.agreed_offset(nodes)?))
+    }
+
+    fn ahead(&self, offset: i64) -> UnixMillis {
+        let millis = signed(self.clock.now()).saturating_add(offset);
         UnixMillis(u64::try_from(millis).unwrap_or(0))
+    }
+}
+
+/// The cluster's time, as well as this node knows it. Requests are stamped with it: their `not_after` is compared with log
+/// time, so a node whose wall clock is wrong would have all its writes refused, or remembered for hours.
+///
+/// It begins with the wall clock, runs on the monotonic one, and is set twice a second to the median of the nodes' wall
+/// clocks; never to less than the newest log time that is known here.
+#[derive(Debug)]
+pub struct ClusterClock(Mutex<Anchor>);
+
+#[derive(Debug)]
+struct Anchor {
+    at: UnixMillis,
+    since: Instant,
+}
+
+impl ClusterClock {
+    /// A clock that shows what the wall clock shows, until a host keeps it ([`crate::host::Host::keep_time`]).
+    #[must_use]
+    pub fn new(wall: &dyn Clock) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Anchor {
+            at: wall.now(),
+            since: Instant::now(),
+        })))
+    }
+
+    /// Sets it to what the nodes agree on, if they do, and not to less than `floor`.
+    pub(crate) fn follow(&self, agreed: Option<UnixMillis>, floor: UnixMillis) {
+        let at = agreed.unwrap_or_else(|| self.now()).max(floor);
+        let since = Instant::now();
+        *self.0.lock() = Anchor { at, since };
+    }
+}
+
+impl Clock for ClusterClock {
+    fn now(&self) -> UnixMillis {
+        let anchor = self.0.lock();
+        anchor.at.plus(anchor.since.elapsed())
     }
 }
 
@@ -189,12 +248,45 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_wrong_clock_of_three_does_not_move_the_median() {
         let wall = Arc::new(Wall(AtomicU64::new(1_000_000)));
-        let clocks = Clocks::new(NodeId(1), wall);
+        let clocks = Clocks::new(NodeId(1), Arc::<Wall>::clone(&wall));
         let nodes = [NodeId(1), NodeId(2), NodeId(3)];
         clocks.heard(NodeId(2), UnixMillis(999_998), Instant::now());
         clocks.heard(NodeId(3), UnixMillis(99), Instant::now());
         assert_eq!(clocks.median(&nodes), UnixMillis(999_998));
+        // It jumps between two probes: the others' clocks are not believed to jump with it.
+        wall.0.store(7_200_000, Ordering::SeqCst);
+        assert_eq!(clocks.median(&nodes), UnixMillis(999_998));
+        wall.0.store(1_000_000, Ordering::SeqCst);
         tokio::time::advance(SAMPLE_LIFE).await;
         assert_eq!(clocks.median(&nodes), UnixMillis(1_000_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_clocks_the_earlier_counts_and_they_are_no_agreement_of_three() {
+        let clocks = Clocks::new(NodeId(1), Arc::new(Wall(AtomicU64::new(1_000_000))));
+        let nodes = [NodeId(1), NodeId(2), NodeId(3)];
+        assert_eq!(clocks.agreed(&nodes), None);
+        clocks.heard(NodeId(2), UnixMillis(8_200_000), Instant::now());
+        assert_eq!(clocks.median(&nodes), UnixMillis(1_000_000));
+        assert_eq!(clocks.agreed(&nodes), None);
+        assert_eq!(clocks.agreed(&nodes[..2]), Some(UnixMillis(1_000_000)));
+        clocks.heard(NodeId(3), UnixMillis(8_200_007), Instant::now());
+        assert_eq!(clocks.agreed(&nodes), Some(UnixMillis(8_200_000)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_cluster_clock_follows_the_others_and_not_a_wall_clock_that_jumps() {
+        let wall = Wall(AtomicU64::new(1_000_000));
+        let clock = ClusterClock::new(&wall);
+        wall.0.store(9, Ordering::SeqCst);
+        tokio::time::advance(Duration::from_millis(300)).await;
+        assert_eq!(clock.now(), UnixMillis(1_000_300));
+        clock.follow(Some(UnixMillis(5_000_000)), UnixMillis(0));
+        tokio::time::advance(Duration::from_millis(20)).await;
+        assert_eq!(clock.now(), UnixMillis(5_000_020));
+        clock.follow(None, UnixMillis(0));
+        assert_eq!(clock.now(), UnixMillis(5_000_020));
+        clock.follow(Some(UnixMillis(4_000_000)), UnixMillis(6_000_000));
+        assert_eq!(clock.now(), UnixMillis(6_000_000));
     }
 }

@@ -27,7 +27,7 @@ use crate::inbound::Door;
 use crate::kinds;
 use crate::lease::SleepWatch;
 use crate::life::Memory;
-use crate::log_time::Clocks;
+use crate::log_time::{Clocks, ClusterClock};
 use crate::reads::PeerReads;
 use crate::replica::Replica;
 use crate::shard::{Directory, EventSink, PeerError, Peers, ShardGroup};
@@ -75,6 +75,8 @@ pub(crate) struct Inner {
     pub(crate) state: StateEngine,
     pub(crate) folder: PathBuf,
     pub(crate) clocks: Arc<Clocks>,
+    /// What requests are stamped with, if somebody wants it kept.
+    pub(crate) time: OnceLock<Arc<ClusterClock>>,
     pub(crate) sleep: Arc<SleepWatch>,
     pub(crate) memory: Arc<Memory>,
     pub(crate) transport: OnceLock<Transport>,

@@ -59,7 +59,7 @@ use tokio_util::task::TaskTracker;
 use crate::error::{Fatal, StartError};
 use crate::lease::SleepWatch;
 use crate::life::Memory;
-use crate::log_time::Clocks;
+use crate::log_time::{Clocks, ClusterClock};
 use crate::reads::PeerReads;
 use crate::transport::{Inbound, Transport};
 use inner::Inner;
@@ -186,6 +186,7 @@ impl Host {
             state: engines.state,
             folder: engines.groups,
             clocks: Arc::new(Clocks::new(me, clock)),
+            time: OnceLock::new(),
             sleep: SleepWatch::new(),
             memory: Arc::new(opened.memory),
             transport: OnceLock::new(),
@@ -307,6 +308,12 @@ impl Host {
     #[must_use]
     pub fn clock_is_sick(&self) -> bool {
         probe::clock_is_sick(&self.inner)
+    }
+
+    /// Keeps this clock at the cluster's time, for as long as the host runs. A host keeps one: later ones are left alone.
+    pub fn keep_time(&self, clock: &Arc<ClusterClock>) {
+        self.inner.time.get_or_init(|| Arc::clone(clock));
+        probe::keep_time(&self.inner);
     }
 
     /// Hands all leaderships over, within `limit`, and campaigns no more; returns how many are left.

@@ -50,10 +50,15 @@ fn ours(inner: &Inner) -> Bytes {
 
 /// Whether this node's wall clock is too far from the others'.
 pub(crate) fn clock_is_sick(inner: &Inner) -> bool {
+    let nodes = all_nodes(inner);
+    let offset = inner.clocks.agreed_offset(&nodes).unwrap_or(0);
+    nodes.len() > 2 && Duration::from_millis(offset.unsigned_abs()) > MAX_OFFSET
+}
+
+fn all_nodes(inner: &Inner) -> Vec<NodeId> {
     let mut nodes = inner.others();
     nodes.push(inner.me);
-    let offset = inner.clocks.median_offset(&nodes).unsigned_abs();
-    nodes.len() > 2 && Duration::from_millis(offset) > MAX_OFFSET
+    nodes
 }
 
 /// Answers a probe.
@@ -98,7 +103,19 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             }
         }
         steer(&inner);
+        keep_time(&inner);
     }
+}
+
+/// Sets the clock that requests are stamped with, if there is one.
+pub(crate) fn keep_time(inner: &Inner) {
+    let Some(time) = inner.time.get() else { return };
+    let opened = inner.all_opened();
+    let known = opened
+        .iter()
+        .map(|opened| opened.replica.parts.progress.log_time());
+    let agreed = inner.clocks.agreed(&all_nodes(inner));
+    time.follow(agreed, known.max().unwrap_or_default());
 }
 
 /// Slews the log time of the groups that this node leads.

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use model::id::NodeId;
 use model::shard::Command;
+use model::time::Clock as _;
 use storage::disk::CrashKeeps;
 use tokio::time::Instant;
 
+use crate::log_time::ClusterClock;
 use crate::shard::ProposeError;
 use crate::testing::{Cluster, read, shard, write};
 
@@ -66,6 +68,26 @@ async fn another_leads_within_700_ms_after_a_kill_and_nothing_is_lost() {
     assert_eq!(read(&*back, 100).as_deref(), Some(&b"after"[..]));
     for id in 0..20 {
         assert_eq!(read(&*back, id).as_deref(), Some(&b"before"[..]));
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_wall_clock_is_hours_off_keeps_the_time_of_the_cluster() {
+    let mut cluster = Cluster::started(22, 3, 1).await;
+    for (node, ahead) in [(2, -7_200_000), (3, 3_600_000)] {
+        let wall = cluster.clock(NodeId(node));
+        wall.set_ahead(ahead);
+        let time = ClusterClock::new(&*wall);
+        cluster.host(NodeId(node)).keep_time(&time);
+        cluster
+            .until("it knows the time", |cluster| {
+                let right = cluster.clock(NodeId(1)).now().0;
+                time.now().0.abs_diff(right) < 1000
+            })
+            .await;
+        assert!(cluster.host(NodeId(node)).clock_is_sick());
+        wall.set_ahead(0);
     }
     cluster.stop_all().await;
 }
