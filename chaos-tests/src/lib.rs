@@ -7,16 +7,24 @@
 //! | module | what |
 //! |---|---|
 //! | [`cluster`] | starts, kills, restarts and asks real processes |
-//! | [`workload`] | open-loop writers, one session each, over the gateways that they are given |
+//! | [`target`] | what checks need to know of any cluster |
+//! | [`workload`] | open-loop clients: careful ones over many sessions, careless writers with one each |
 //! | [`run`] | writers over a cluster, and the final checks |
+//! | [`scenario`] | one run from its beginning to its two verdicts |
+//! | [`faults`] | whether a fault was there |
 //! | [`history`] | what was asked, when, and how it ended, as JSON Lines |
 //! | [`checker`] | what a history must show |
 //! | [`soak`] | faults for hours: the plan, and what may not grow |
+//! | [`report`] | a run as a page for a person, and as a line for a table |
 
 pub mod checker;
 pub mod cluster;
+pub mod faults;
 pub mod history;
+pub mod report;
 pub mod resources;
 pub mod run;
+pub mod scenario;
 pub mod soak;
+pub mod target;
 pub mod workload;

@@ -3,6 +3,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET cluster` | [`ClusterStatus`], as this node sees it |
+//! | `GET hashes` | [`StateHashes`]: a hash of each replica's state at its applied index; 503 while another asks |
 //! | `POST join-tokens` with `{"minutes": n}` | 201 `{"token"}` |
 //! | `DELETE nodes/ID` | 200 `{"id", "status": "leaving"}`: it is gone once its replicas are elsewhere |
 //!
@@ -17,7 +18,7 @@ use async_trait::async_trait;
 use gateway::{AdminHooks, AdminReply, AdminRequest};
 use http::Method;
 use model::id::NodeId;
-use model::status::ClusterStatus;
+use model::status::{ClusterStatus, StateHashes};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -42,6 +43,9 @@ pub(crate) enum OperateError {
 pub(crate) trait Operate: Send + Sync {
     /// This node's view of the cluster.
     fn status(&self) -> ClusterStatus;
+
+    /// What each replica here holds; reads all of it. Nothing while another call does.
+    async fn hashes(&self) -> Option<StateHashes>;
 
     /// Why another node would do better; empty when this one is well.
     fn unready(&self) -> Vec<String>;
@@ -89,6 +93,11 @@ impl Hooks {
         match (request.path.as_str(), &request.method, node) {
             ("cluster", &(Method::GET | Method::HEAD), _) => json_of(200, &json!(store.status())),
             ("cluster", _, _) => Ok(AdminReply::MethodNotAllowed("GET, HEAD")),
+            ("hashes", &(Method::GET | Method::HEAD), _) => {
+                let busy = || OperateError::Unavailable("another request reads the state".into());
+                json_of(200, &json!(store.hashes().await.ok_or_else(busy)?))
+            }
+            ("hashes", _, _) => Ok(AdminReply::MethodNotAllowed("GET, HEAD")),
             ("join-tokens", &Method::POST, _) => {
                 let wish: TokenWish = serde_json::from_slice(&request.body)
                     .map_err(|_json| OperateError::Refused("not {\"minutes\": n}".into()))?;
@@ -176,7 +185,9 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
 
-    struct Fake;
+    struct Fake {
+        reading: bool,
+    }
 
     #[async_trait]
     impl Operate for Fake {
@@ -185,6 +196,13 @@ mod tests {
                 node: 7,
                 ..ClusterStatus::default()
             }
+        }
+
+        async fn hashes(&self) -> Option<StateHashes> {
+            (!self.reading).then(|| StateHashes {
+                node: 7,
+                ..StateHashes::default()
+            })
         }
 
         fn unready(&self) -> Vec<String> {
@@ -220,10 +238,13 @@ mod tests {
         let hooks = Hooks::new(Registry::install(&SystemClock).unwrap());
         assert_eq!(hooks.unready(), ["starting"]);
         assert_eq!(ask(&hooks, Method::GET, "cluster", "").await.0, 503);
-        hooks.attach(Box::new(Fake));
+        hooks.attach(Box::new(Fake { reading: false }));
         assert!(hooks.unready().is_empty());
         let (status, text) = ask(&hooks, Method::GET, "cluster", "").await;
         assert!(status == 200 && text.contains("\"node\":7"), "{text}");
+        let (status, text) = ask(&hooks, Method::GET, "hashes", "").await;
+        assert!(status == 200 && text.contains("\"groups\":[]"), "{text}");
+        assert_eq!(ask(&hooks, Method::POST, "hashes", "").await.0, 405);
         let wish = r#"{"minutes":60}"#;
         let (status, text) = ask(&hooks, Method::POST, "join-tokens", wish).await;
         assert!(status == 201 && text.contains("3600s"), "{text}");
@@ -250,5 +271,13 @@ mod tests {
         assert_eq!(ask(&hooks, Method::GET, "other", "").await.0, 404);
         hooks.stop();
         assert_eq!(hooks.unready(), ["stopping"]);
+    }
+
+    #[tokio::test]
+    async fn a_second_request_for_hashes_is_told_to_come_later() {
+        let hooks = Hooks::new(Registry::install(&SystemClock).unwrap());
+        hooks.attach(Box::new(Fake { reading: true }));
+        let (status, text) = ask(&hooks, Method::GET, "hashes", "").await;
+        assert!(status == 503 && text.contains("another request"), "{text}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use model::id::NodeId;
-use model::status::ClusterStatus;
+use model::status::{ClusterStatus, StateHashes};
 use raft::host::{Host, JoinFailed};
 
 use crate::admin::{Operate, OperateError};
@@ -25,6 +25,10 @@ impl Store {
 impl Operate for Store {
     fn status(&self) -> ClusterStatus {
         self.host.status()
+    }
+
+    async fn hashes(&self) -> Option<StateHashes> {
+        self.host.hashes().await
     }
 
     fn unready(&self) -> Vec<String> {

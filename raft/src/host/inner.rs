@@ -15,7 +15,7 @@ use model::shard::Event;
 use parking_lot::{Mutex, RwLock};
 use storage::log::LogEngine;
 use storage::state::StateEngine;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -89,6 +89,8 @@ pub(crate) struct Inner {
     pub(crate) peers: Mutex<BTreeMap<NodeId, PeerView>>,
     pub(crate) draining: AtomicBool,
     pub(crate) fatal: watch::Sender<Option<Fatal>>,
+    /// One request for hashes is served at a time.
+    pub(crate) hashing: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }

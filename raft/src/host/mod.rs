@@ -14,6 +14,7 @@
 //! | `placement.rs` | replicas onto nodes, one safe step at a time |
 //! | `admit.rs` | joining |
 //! | `status.rs` | what an operator sees |
+//! | `hashes.rs` | hashes of the replicas, to compare nodes |
 //!
 //! **Start**: the node's own files and a new life; the log; the transport; the service; the groups, from the map that is kept
 //! locally, without waiting for the meta group; then the loops. **Stop** is the other way round.
@@ -23,6 +24,7 @@ mod balance;
 mod bootstrap;
 mod config;
 mod groups;
+mod hashes;
 mod hello;
 mod inner;
 mod keeper;
@@ -43,14 +45,14 @@ use std::time::Duration;
 
 use model::id::{GroupId, NodeId};
 use model::meta::MetaState;
-use model::status::ClusterStatus;
+use model::status::{ClusterStatus, StateHashes};
 use model::time::Clock;
 use parking_lot::{Mutex, RwLock};
 use storage::disk::{Disk, RealDisk};
 use storage::life::LifeCounter;
 use storage::log::{LogEngine, LogStats};
 use storage::state::StateEngine;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -198,6 +200,7 @@ impl Host {
             peers: Mutex::default(),
             draining: AtomicBool::new(false),
             fatal: watch::Sender::new(None),
+            hashing: Arc::new(Semaphore::new(1)),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
@@ -262,6 +265,12 @@ impl Host {
     #[must_use]
     pub fn status(&self) -> ClusterStatus {
         status::status(&self.inner)
+    }
+
+    /// Hashes of the replicas here, each with its applied index. Reads all of the state, on a thread that may block; `None` while
+    /// another call does.
+    pub async fn hashes(&self) -> Option<StateHashes> {
+        hashes::hashes(&self.inner).await
     }
 
     /// Groups with no leader that this node knows.
@@ -340,6 +349,13 @@ impl Host {
     /// When the meta group does not take it.
     pub async fn remove(&self, node: NodeId) -> Result<(), JoinFailed> {
         admit::leave(&self.inner, node).await
+    }
+
+    /// A replica's state, past its log.
+    #[cfg(test)]
+    pub(crate) fn store_for_test(&self, group: GroupId) -> storage::state::TabletStore {
+        let opened = self.inner.opened(group).expect("the group is open here");
+        opened.replica.parts.store.clone()
     }
 
     /// What a join does, without the exchange over QUIC: the new node's id and map.

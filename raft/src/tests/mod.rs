@@ -2,5 +2,6 @@
 
 mod conformance;
 mod groups;
+mod hashes;
 mod messages;
 mod snapshots;
