@@ -29,6 +29,8 @@ const MOST_FINDINGS: usize = 50;
 pub struct Page<'a> {
     /// The run in one line.
     pub line: &'a Line,
+    /// How to run it once more, as one line for a shell.
+    pub again: String,
     /// What the checkers found.
     pub findings: &'a [Finding],
     /// What they looked at.
@@ -73,7 +75,7 @@ pub fn page(page: &Page<'_>) -> String {
     }
     push(
         &mut out,
-        format_args!("</p><p>Again: <code>{}</code></p>", escape(&again(line))),
+        format_args!("</p><p>Again: <code>{}</code></p>", escape(&page.again)),
     );
     findings(&mut out, page);
     out.push_str(&picture::draw(page));
@@ -97,15 +99,6 @@ pub fn page(page: &Page<'_>) -> String {
         "</ul></div></div><p>Raw: <a href=\"history.jsonl\">history.jsonl</a></p></body></html>\n",
     );
     out
-}
-
-/// How to run it once more.
-#[must_use]
-pub fn again(line: &Line) -> String {
-    format!(
-        "SEED={} cargo test -p chaos-tests -- --nocapture {}",
-        line.seed, line.scenario
-    )
 }
 
 fn findings(out: &mut String, page: &Page<'_>) {
@@ -216,9 +209,9 @@ const STYLE: &str = "
 body{font:14px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1240px;color:#1c2330;background:#fff}
 h1{font-size:22px;margin:0 0 8px}h2{font-size:15px;margin:18px 0 6px}
 code{background:#eef1f5;padding:2px 6px;border-radius:4px}
-.verdict{display:inline-block;padding:3px 10px;border-radius:4px;color:#fff;font-weight:600}
-.verdict.good{background:#1d7a46}.verdict.bad{background:#b3261e}
 .good{color:#1d7a46}.bad{color:#b3261e}
+.verdict{display:inline-block;padding:3px 10px;border-radius:4px;font-weight:600}
+.verdict.good{background:#1d7a46;color:#fff}.verdict.bad{background:#b3261e;color:#fff}
 table{border-collapse:collapse}td,th{padding:2px 10px 2px 0;text-align:right}td:first-child,th:first-child{text-align:left}
 th{font-weight:600;border-bottom:1px solid #ccd2da}
 .columns{display:grid;grid-template-columns:1.6fr 1fr;gap:0 32px}ul,ol{padding-left:20px;margin:0}

@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Page, escape, millis, push};
+use super::{Page, escape, push};
 use crate::history::{End, Operation};
 use crate::scenario::Mark;
 
 /// Successes drawn as dots.
 const MOST_DOTS: usize = 5000;
 const WIDTH: f64 = 1240.0;
-const LEFT: f64 = 150.0;
+const LEFT: f64 = 190.0;
 const RIGHT: f64 = 12.0;
 const LANE: f64 = 16.0;
 const GAP: f64 = 26.0;
@@ -386,8 +386,6 @@ fn axis(canvas: &mut Canvas, end: u64) {
             ),
         );
     }
-    let text = millis(end);
-    canvas.label(y, &format!("{text} in all"));
 }
 
 fn grid(canvas: &mut Canvas, y: f64, text: &str) {

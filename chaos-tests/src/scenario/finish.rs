@@ -38,7 +38,7 @@ pub struct Verdicts {
     pub longest_gap: (String, Duration),
     /// The page for a person.
     pub report: PathBuf,
-    seed: u64,
+    again: String,
 }
 
 impl Verdicts {
@@ -61,8 +61,8 @@ impl Verdicts {
             .collect();
         assert!(
             self.passed(),
-            "SEED={}\nproperties: {findings:#?}\ncoverage: {:#?}\nreport: {}",
-            self.seed,
+            "{}\nproperties: {findings:#?}\ncoverage: {:#?}\nreport: {}",
+            self.again,
             self.missing,
             self.report.display()
         );
@@ -125,7 +125,7 @@ impl Scenario {
             .await
             .unwrap_or(model::limits::DEFAULT_SHARDS);
         self.write_everywhere(&client, shards, &mut audit).await;
-        self.note("all shards were asked for a write");
+        self.note("a write in each shard");
         for load in &mut self.loads {
             load.finish().await;
         }
@@ -384,7 +384,7 @@ impl Scenario {
             tally,
             longest_gap,
             report,
-            seed: self.seed,
+            again: self.again.clone(),
         }
     }
 
@@ -402,6 +402,7 @@ impl Scenario {
         let seen = self.sampler.take();
         let page = Page {
             line,
+            again: self.again.clone(),
             findings: &audit.findings,
             notes: &audit.notes,
             claims: coverage.claims(),

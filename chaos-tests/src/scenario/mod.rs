@@ -78,6 +78,7 @@ impl Default for Rules {
 /// A run.
 pub struct Scenario {
     name: String,
+    again: String,
     seed: u64,
     target: Target,
     rules: Rules,
@@ -123,6 +124,7 @@ impl Scenario {
         let history = Arc::new(History::default());
         Self {
             name: name.to_owned(),
+            again: again(seed),
             seed,
             target: target.clone(),
             rules,
@@ -265,6 +267,17 @@ impl Scenario {
     pub fn heal_with(&mut self, heal: impl Future<Output = ()> + Send + 'static) {
         self.heals.push(Box::pin(heal));
     }
+}
+
+/// The line that runs the test of this thread once more.
+fn again(seed: u64) -> String {
+    let binary = std::env::current_exe().unwrap_or_default();
+    let binary = binary.file_stem().unwrap_or_default().to_string_lossy();
+    // Cargo puts a hash behind the name of a test's binary.
+    let (binary, _) = binary.rsplit_once('-').unwrap_or((&binary, ""));
+    let thread = std::thread::current();
+    let test = thread.name().filter(|name| *name != "main").unwrap_or("");
+    format!("SEED={seed} cargo test -p chaos-tests --test {binary} -- --nocapture {test}")
 }
 
 /// A value from the environment.

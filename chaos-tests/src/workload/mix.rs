@@ -7,7 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::id::Version;
+use model::id::{SessionId, Version};
+use model::limits::DEFAULT_SHARDS;
+use model::placement::shard_of;
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -163,6 +165,23 @@ struct Pool {
     creating: usize,
 }
 
+impl Pool {
+    /// A session: first one of the shards, so that each has the same load, then one in it.
+    fn pick(&self, dice: u32) -> Option<&Known> {
+        let shards = u32::from(DEFAULT_SHARDS);
+        let shard = |known: &&Known| {
+            let id = known.id.parse::<SessionId>().ok();
+            id.is_some_and(|id| u32::from(shard_of(id.slot(), DEFAULT_SHARDS).0) == dice % shards)
+        };
+        let own: Vec<&Known> = self.sessions.iter().filter(shard).collect();
+        let all = || self.sessions.iter().collect();
+        let among = if own.is_empty() { all() } else { own };
+        among
+            .get((dice / shards) as usize % among.len().max(1))
+            .copied()
+    }
+}
+
 struct Shared {
     mix: Mix,
     client: Client,
@@ -204,11 +223,9 @@ impl Shared {
     }
 
     async fn carry_out(self: Arc<Self>, plan: Plan, number: u64, due: Instant) {
-        let known = plan.session.and_then(|dice| {
-            let pool = self.pool.lock();
-            let at = dice as usize % pool.sessions.len().max(1);
-            pool.sessions.get(at).cloned()
-        });
+        let known = plan
+            .session
+            .and_then(|dice| self.pool.lock().pick(dice).cloned());
         if plan.action != Action::Create && known.is_none() {
             return;
         }

@@ -56,7 +56,7 @@ fn hash(group: GroupId, store: &TabletStore, until: Instant) -> StateHash {
     let mark = mark.map(message::decode_mark).transpose();
     match mark {
         Ok(mark) => {
-            found.applied_index = mark.and_then(|it| it.last_log_id).map_or(0, |id| id.index)
+            found.applied_index = mark.and_then(|it| it.last_log_id).map_or(0, |id| id.index);
         }
         Err(bad) => {
             found.error = Some(format!("mark: {bad}"));
