@@ -10,7 +10,7 @@ use crate::history::{Action, Content, End, Operation, Shown};
 
 /// The events of one session, and the state in which its history finds it.
 #[must_use]
-pub fn of<'a>(operations: &[&'a Operation]) -> (Vec<Event>, State) {
+pub fn of(operations: &[&Operation]) -> (Vec<Event>, State) {
     let mut names = Names::default();
     let created = operations
         .iter()

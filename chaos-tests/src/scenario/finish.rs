@@ -338,30 +338,12 @@ impl Scenario {
             let claim = format!("{met} writes succeeded after the first fault, at least {least}");
             coverage.claim(claim, met >= least);
         }
-        // Only shards that were written before: one without sessions of the load has no gap.
         let gaps = checker::gaps(&load, shards, first_fault.unwrap_or(0), quiet);
         let longest = gaps.iter().max_by_key(|(_, gap)| **gap);
         let longest_gap = longest.map_or((String::new(), Duration::ZERO), |(shard, gap)| {
             (shard.clone(), *gap)
         });
-        if let Some(bound) = self.rules.longest_gap
-            && longest_gap.1 > bound
-        {
-            let (shard, gap) = &longest_gap;
-            audit.found(
-                "gap",
-                format!("{shard} took no write for {gap:?}, the bound is {bound:?}"),
-            );
-        }
-        if !self.rules.failures_allowed && tally.fail + tally.unknown > 0 {
-            audit.found(
-                "failures",
-                format!(
-                    "careful clients saw {} failed and {} unknown requests",
-                    tally.fail, tally.unknown
-                ),
-            );
-        }
+        self.judge(&mut audit, &longest_gap, tally);
         let line = Line {
             scenario: self.name.clone(),
             seed: self.seed,
@@ -385,6 +367,28 @@ impl Scenario {
             longest_gap,
             report,
             again: self.again.clone(),
+        }
+    }
+
+    /// What this scenario's own rules say.
+    fn judge(&self, audit: &mut Audit, longest_gap: &(String, Duration), tally: Tally) {
+        if let Some(bound) = self.rules.longest_gap
+            && longest_gap.1 > bound
+        {
+            let (shard, gap) = longest_gap;
+            audit.found(
+                "gap",
+                format!("{shard} took no write for {gap:?}, the bound is {bound:?}"),
+            );
+        }
+        if !self.rules.failures_allowed && tally.fail + tally.unknown > 0 {
+            audit.found(
+                "failures",
+                format!(
+                    "careful clients saw {} failed and {} unknown requests",
+                    tally.fail, tally.unknown
+                ),
+            );
         }
     }
 

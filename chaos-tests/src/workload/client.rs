@@ -69,7 +69,7 @@ pub struct Ask {
 /// What one try says.
 enum Try {
     /// It ended.
-    Ends(Operation),
+    Ends(Box<Operation>),
     /// Nothing was changed; again after this time, if the answer says one.
     Refused(Option<Duration>),
     /// Nobody knows.
@@ -95,14 +95,14 @@ impl Client {
                 .await
             {
                 Try::Ends(ended) => {
-                    operation = ended;
+                    operation = *ended;
                     if unclear && operation.outcome == End::Fail {
                         operation.outcome = End::Unknown;
                     }
                     break;
                 }
                 Try::Refused(after) => {
-                    not_before[gateway] = Instant::now() + after.unwrap_or(UNREACHED)
+                    not_before[gateway] = Instant::now() + after.unwrap_or(UNREACHED);
                 }
                 Try::Unclear => {
                     unclear = true;
@@ -190,7 +190,12 @@ impl Client {
             500 | 502 | 504 => return Try::Unclear,
             _ => {}
         }
-        Try::Ends(self.ended(ask, operation.clone(), &headers, &body))
+        Try::Ends(Box::new(self.ended(
+            ask,
+            operation.clone(),
+            &headers,
+            &body,
+        )))
     }
 
     fn ended(
@@ -222,7 +227,8 @@ impl Client {
         match ask.action {
             Action::Create => {
                 let place = text(headers, "location").unwrap_or_default();
-                done.session = place.rsplit('/').next().unwrap_or_default().to_owned();
+                let id = place.rsplit('/').next().unwrap_or_default();
+                id.clone_into(&mut done.session);
             }
             Action::Read | Action::ReadLocal => {
                 let staleness = text(headers, "psp-staleness-ms");

@@ -220,9 +220,9 @@ async fn reset(address: String, counts: Arc<Counts>) {
                 break;
             }
             counts.resets.fetch_add(10, Ordering::Relaxed);
-            match timeout(Duration::from_millis(1), stream.read(&mut answer)).await {
-                Ok(Ok(0) | Err(_)) => break,
-                Ok(Ok(_)) | Err(_) => {}
+            let answer = timeout(Duration::from_millis(1), stream.read(&mut answer)).await;
+            if let Ok(Ok(0) | Err(_)) = answer {
+                break;
             }
         }
     }

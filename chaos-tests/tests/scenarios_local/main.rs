@@ -28,6 +28,7 @@ use rustix::process::{Pid, Signal, test_kill_process};
 const PSPD: &str = env!("CARGO_BIN_EXE_victim");
 
 /// The run's seed; printed, so that it can be repeated.
+#[expect(clippy::print_stdout, reason = "a seed must be seen to be repeated")]
 fn seed() -> u64 {
     let drawn = usize::try_from(rand::random::<u32>()).unwrap_or(1);
     let seed = number("SEED", drawn) as u64;
@@ -104,6 +105,7 @@ async fn until_whole(scenario: &Scenario, target: &Target) {
     scenario.until("all nodes are whole", limit, whole).await;
 }
 
+#[expect(clippy::print_stdout, reason = "the figures of a run are its result")]
 /// Ends a run: prints what a person wants to see, and fails unless both verdicts are a pass.
 async fn conclude(scenario: Scenario, cluster: Cluster) -> Verdicts {
     let verdicts = scenario.finish().await;
