@@ -121,6 +121,15 @@ impl Memory {
         let life = self.counter.lock().raise()?;
         let took = began.elapsed();
         self.life.store(life, Ordering::Release);
+        self.save_peers()?;
+        Ok(took)
+    }
+
+    /// Saves what is new of the peers' lives. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be written; it is still known, and saved later.
+    pub(crate) fn save_peers(&self) -> io::Result<()> {
         let _writing = self.writing.lock();
         if self.unsaved.swap(false, Ordering::AcqRel) {
             let seen = self.seen.lock().clone();
@@ -129,7 +138,7 @@ impl Memory {
                 return Err(error);
             }
         }
-        Ok(took)
+        Ok(())
     }
 
     /// A peer shows this life.

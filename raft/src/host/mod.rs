@@ -345,6 +345,12 @@ impl Host {
         self.inner.health.pretend(slow);
     }
 
+    /// The node's life: how often its disk was started or has lived on for some seconds.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.inner.memory.life()
+    }
+
     /// Figures of the log, for metrics; none when the host has stopped.
     #[must_use]
     pub fn log_stats(&self) -> Option<LogStats> {
@@ -427,6 +433,12 @@ impl Host {
         inner.tasks.close();
         if timeout(STOP, inner.tasks.wait()).await.is_err() {
             tracing::warn!(left = inner.tasks.len(), "tasks of the host did not end");
+        }
+        // Whoever comes back with an old disk is to be known after our own restart, too.
+        let memory = Arc::clone(&inner.memory);
+        let saved = spawn_blocking(move || memory.save_peers()).await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(%error, "the peers' lives were not saved");
         }
         let log = inner.log.lock().take();
         let closed = spawn_blocking(move || log.map_or(Ok(()), LogEngine::close)).await;

@@ -143,6 +143,7 @@ pub(crate) fn begin(
         group,
         givers,
         store,
+        empty: false,
         tries: 0,
     };
     inner.tasks.spawn(repair.run());
@@ -171,6 +172,8 @@ struct Repair {
     group: GroupId,
     givers: Vec<NodeId>,
     store: Option<TabletStore>,
+    /// It was made anew.
+    empty: bool,
     tries: usize,
 }
 
@@ -218,8 +221,8 @@ impl Repair {
             None => self.open_anew().await?,
         };
         let purged = log.state().purged;
-        // A state from which nothing is missing in the log needs nobody.
-        if purged.is_some() || store.current().applied().is_some() {
+        // An empty state from which nothing is missing in the log needs nobody.
+        if purged.is_some() || !self.empty {
             let at_least = purged.map_or(0, |id| id.index);
             let snapshot = self.fetch(&store, at_least).await?;
             agree(&log, &snapshot).await?;
@@ -229,7 +232,7 @@ impl Repair {
         match groups::assemble(&self.inner, self.group, store).await {
             Ok(()) => {}
             Err(Unopened::Damaged { what, store }) => {
-                self.store = store;
+                (self.store, self.empty) = (store, false);
                 return Err(io::Error::other(what));
             }
             Err(Unopened::Failed(error)) => return Err(io::Error::other(error)),
@@ -260,6 +263,7 @@ impl Repair {
             other => other,
         };
         let store = blocking(open).await?;
+        self.empty = store.current().applied().is_none();
         self.store = Some(store.clone());
         Ok(store)
     }

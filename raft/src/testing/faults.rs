@@ -25,6 +25,17 @@ impl Cluster {
         &machine.log
     }
 
+    /// Starts all nodes that do not run, but this one.
+    ///
+    /// # Panics
+    /// When one does not start.
+    pub async fn start_all_but(&mut self, but: NodeId) {
+        let nodes: Vec<NodeId> = self.machines.keys().copied().collect();
+        for node in nodes.into_iter().filter(|node| *node != but) {
+            self.start(node).await.expect("the node starts");
+        }
+    }
+
     /// What a node's disks hold for good now.
     ///
     /// # Panics

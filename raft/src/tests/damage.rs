@@ -15,16 +15,20 @@ fn others(leader: NodeId) -> Vec<NodeId> {
     (1..=3).map(NodeId).filter(|node| *node != leader).collect()
 }
 
-/// A cluster with twenty chunks in its first shard, on every node.
+/// Chunks in a cluster that is filled: more than entries stay in a log that is cut.
+const FILLED: u64 = 90;
+const BYTES: usize = 2_000;
+
+/// A cluster with chunks in its first shard, on every node.
 async fn filled(seed: u64, log_bytes: Option<u64>) -> Cluster {
     let mut cluster = Cluster::new(seed, 3, 2);
     cluster.tuning.log_bytes = log_bytes.unwrap_or(cluster.tuning.log_bytes);
     cluster.start_all().await;
     cluster.led().await;
-    for id in 0..20 {
-        cluster.write(shard(0), id, &[9; 10_000]).await;
+    for id in 0..FILLED {
+        cluster.write(shard(0), id, &[9; BYTES]).await;
     }
-    until_whole(&cluster, 20).await;
+    until_whole(&cluster, FILLED).await;
     cluster
 }
 
@@ -40,7 +44,7 @@ async fn until_whole(cluster: &Cluster, count: u64) {
         .until("every replica is whole", |cluster| {
             cluster.running().into_iter().all(|node| {
                 cluster.host(node).repairs().is_empty()
-                    && (0..count).all(|id| held(cluster, node, id) == Some(10_000))
+                    && (0..count).all(|id| held(cluster, node, id) == Some(BYTES))
             })
         })
         .await;
@@ -53,11 +57,12 @@ fn damage(cluster: &Cluster, node: NodeId, key: &Key) {
     assert!(cluster.state_disk(node).damage(shard(0).to_raw(), key));
 }
 
-fn purged(cluster: &Cluster, node: NodeId) -> bool {
+/// Whether a node has a snapshot of the first shard up to an entry, and has cut its log.
+fn cut(cluster: &Cluster, node: NodeId, index: u64) -> bool {
     let status = cluster.host(node).status();
     let group = shard(0).to_string();
     let mut groups = status.groups.iter().filter(|status| status.group == group);
-    groups.any(|group| group.snapshot_index > 10 && group.log_bytes < 150_000)
+    groups.any(|group| group.snapshot_index > index && group.log_bytes < 160_000)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,9 +79,9 @@ async fn a_follower_that_reads_a_damaged_value_is_rebuilt_while_its_other_groups
         .await;
     let other = cluster.group(damaged, shard(1));
     other.barrier(BARRIER).await.unwrap();
-    until_whole(&cluster, 20).await;
-    cluster.write(shard(0), 20, &[9; 10_000]).await;
-    until_whole(&cluster, 21).await;
+    until_whole(&cluster, FILLED).await;
+    cluster.write(shard(0), FILLED, &[9; BYTES]).await;
+    until_whole(&cluster, FILLED + 1).await;
     cluster.stop_all().await;
 }
 
@@ -86,7 +91,7 @@ async fn a_leader_that_is_damaged_hands_over_and_is_rebuilt_although_its_log_is_
     let leader = cluster.wait_leader(shard(0)).await;
     cluster
         .until("logs are purged", |cluster| {
-            (1..=3).all(|node| purged(cluster, NodeId(node)))
+            (1..=3).all(|node| cut(cluster, NodeId(node), 80))
         })
         .await;
     damage(&cluster, leader, &Key::Chunk(chunk(3)));
@@ -98,8 +103,8 @@ async fn a_leader_that_is_damaged_hands_over_and_is_rebuilt_although_its_log_is_
         })
         .await;
     assert!(began.elapsed() < Duration::from_secs(4));
-    cluster.write(shard(0), 20, &[9; 10_000]).await;
-    until_whole(&cluster, 21).await;
+    cluster.write(shard(0), FILLED, &[9; BYTES]).await;
+    until_whole(&cluster, FILLED + 1).await;
     cluster.stop_all().await;
 }
 
@@ -110,9 +115,9 @@ async fn damage_that_an_apply_meets_stops_that_replica_only_until_it_is_rebuilt(
     for victim in [others(leader)[0], leader] {
         damage(&cluster, victim, &Key::ChunkInfo(chunk(3)));
         // Applying it reads what is known of the chunk.
-        cluster.write(shard(0), 3, &[9; 10_000]).await;
-        cluster.write(shard(0), 20, &[9; 10_000]).await;
-        until_whole(&cluster, 21).await;
+        cluster.write(shard(0), 3, &[9; BYTES]).await;
+        cluster.write(shard(0), FILLED, &[9; BYTES]).await;
+        until_whole(&cluster, FILLED + 1).await;
     }
     cluster.stop_all().await;
 }
@@ -124,9 +129,9 @@ async fn a_replica_that_is_damaged_when_it_opens_is_rebuilt() {
     let damaged = others(leader)[1];
     damage(&cluster, damaged, &Key::Head);
     cluster.kill(damaged, CrashKeeps::Everything).await;
-    cluster.write(shard(0), 20, &[9; 10_000]).await;
+    cluster.write(shard(0), FILLED, &[9; BYTES]).await;
     cluster.start(damaged).await.unwrap();
-    until_whole(&cluster, 21).await;
+    until_whole(&cluster, FILLED + 1).await;
     cluster.stop_all().await;
 }
 
@@ -136,12 +141,12 @@ async fn a_state_that_is_gone_while_its_log_is_purged_is_fetched() {
     let leader = cluster.wait_leader(shard(0)).await;
     let damaged = others(leader)[1];
     cluster
-        .until("its log is purged", |cluster| purged(cluster, damaged))
+        .until("its log is purged", |cluster| cut(cluster, damaged, 80))
         .await;
     cluster.kill(damaged, CrashKeeps::Everything).await;
     cluster.state_disk(damaged).forget(shard(0).to_raw());
     cluster.start(damaged).await.unwrap();
-    until_whole(&cluster, 20).await;
+    until_whole(&cluster, FILLED).await;
     cluster.stop_all().await;
 }
 
@@ -182,9 +187,9 @@ async fn two_damaged_replicas_of_a_group_are_both_rebuilt_from_the_third() {
         damage(&cluster, victim, &Key::Chunk(chunk(5)));
         assert_eq!(held(&cluster, victim, 5), None, "it is not served");
     }
-    until_whole(&cluster, 20).await;
-    cluster.write(shard(0), 20, &[9; 10_000]).await;
-    until_whole(&cluster, 21).await;
+    until_whole(&cluster, FILLED).await;
+    cluster.write(shard(0), FILLED, &[9; BYTES]).await;
+    until_whole(&cluster, FILLED + 1).await;
     cluster.stop_all().await;
 }
 
@@ -192,7 +197,7 @@ async fn two_damaged_replicas_of_a_group_are_both_rebuilt_from_the_third() {
 async fn the_only_replica_there_is_stays_open_and_serves_what_is_whole() {
     let mut cluster = Cluster::started(47, 1, 1).await;
     for id in 0..3 {
-        cluster.write(shard(0), id, &[9; 10_000]).await;
+        cluster.write(shard(0), id, &[9; BYTES]).await;
     }
     damage(&cluster, NodeId(1), &Key::Chunk(chunk(1)));
     let group = cluster.group(NodeId(1), shard(0));
@@ -205,7 +210,7 @@ async fn the_only_replica_there_is_stays_open_and_serves_what_is_whole() {
         .await;
     assert!(cluster.host(NodeId(1)).repairs().is_empty());
     write(&*group, 4, b"four").await.unwrap();
-    assert_eq!(held(&cluster, NodeId(1), 2), Some(10_000));
+    assert_eq!(held(&cluster, NodeId(1), 2), Some(BYTES));
     cluster.stop_all().await;
 }
 
@@ -220,7 +225,7 @@ async fn a_scrub_finds_cold_damage_that_nobody_reads() {
             cluster.host(damaged).scrub_report().damage > 0
         })
         .await;
-    until_whole(&cluster, 20).await;
+    until_whole(&cluster, FILLED).await;
     cluster.host(damaged).scrub();
     cluster
         .until("another pass has ended", |cluster| {
@@ -230,7 +235,7 @@ async fn a_scrub_finds_cold_damage_that_nobody_reads() {
     let report = cluster.host(damaged).scrub_report();
     assert_eq!(report.damage, 1, "{report:?}");
     assert!(
-        report.bytes > 200_000 && report.last.is_some(),
+        report.bytes > 180_000 && report.last.is_some(),
         "{report:?}"
     );
     cluster.stop_all().await;
@@ -242,42 +247,47 @@ async fn a_damaged_snapshot_of_a_leader_is_replaced_and_harms_no_follower() {
     let leader = cluster.wait_leader(shard(0)).await;
     let behind = others(leader)[0];
     cluster.kill(behind, CrashKeeps::Everything).await;
-    for id in 20..60 {
-        cluster.write(shard(0), id, &[9; 10_000]).await;
+    for id in FILLED..200 {
+        cluster.write(shard(0), id, &[9; BYTES]).await;
     }
-    let far = |cluster: &Cluster| {
-        let status = cluster.host(leader).status();
-        let group = shard(0).to_string();
-        let mut groups = status.groups.iter().filter(|status| status.group == group);
-        groups.any(|group| group.snapshot_index > 50 && group.log_bytes < 150_000)
-    };
-    cluster.until("its log is purged", far).await;
+    cluster
+        .until("its log is cut", |cluster| cut(cluster, leader, 180))
+        .await;
     assert!(
         cluster
             .state_disk(leader)
             .damage_snapshot(shard(0).to_raw())
     );
     cluster.start(behind).await.unwrap();
-    until_whole(&cluster, 60).await;
+    until_whole(&cluster, 200).await;
     assert!(cluster.host(leader).scrub_report().damage > 0);
     cluster.stop_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_state_is_damaged_cannot_spread_it_by_a_snapshot() {
-    let mut cluster = filled(50, None).await;
+    let mut cluster = filled(50, Some(16 << 10)).await;
     let leader = cluster.wait_leader(shard(0)).await;
     let behind = others(leader)[0];
     cluster.kill(behind, CrashKeeps::Everything).await;
     damage(&cluster, leader, &Key::Chunk(chunk(3)));
-    // The snapshot that purges the log has the damage in it, and says the hash of the damaged file.
-    cluster.tuning.log_bytes = 16 << 10;
-    for id in 20..60 {
-        cluster.write(shard(0), id, &[9; 10_000]).await;
+    // The snapshot with which the log is cut has the damage in it, and says the hash of the damaged file.
+    for id in FILLED..200 {
+        cluster.write(shard(0), id, &[9; BYTES]).await;
     }
-    cluster.host(leader).scrub();
+    cluster
+        .until("its log is cut", |cluster| cut(cluster, leader, 180))
+        .await;
     cluster.start(behind).await.unwrap();
-    until_whole(&cluster, 60).await;
+    let offered = Instant::now();
+    cluster
+        .until("the snapshot was offered", |_| {
+            offered.elapsed() > Duration::from_millis(1500)
+        })
+        .await;
+    assert_eq!(cluster.host(behind).fatal().borrow().clone(), None);
+    cluster.host(leader).scrub();
+    until_whole(&cluster, 200).await;
     cluster.stop_all().await;
 }
 
@@ -287,8 +297,8 @@ async fn a_damaged_segment_of_the_log_is_given_up_before_a_restart_finds_it() {
     cluster.tuning.log.segment_bytes = 256 << 10;
     cluster.start_all().await;
     cluster.led().await;
-    for id in 0..100 {
-        cluster.write(shard(0), id, &[9; 10_000]).await;
+    for id in 0..400 {
+        cluster.write(shard(0), id, &[9; BYTES]).await;
     }
     let rotten = others(cluster.wait_leader(shard(0)).await)[0];
     let stats = |cluster: &Cluster| cluster.host(rotten).log_stats().unwrap();
@@ -307,15 +317,15 @@ async fn a_damaged_segment_of_the_log_is_given_up_before_a_restart_finds_it() {
             cluster.host(rotten).scrub_report().damage > 0
         })
         .await;
-    for id in 100..u64::MAX {
+    for id in 1000..u64::MAX {
         if stats(&cluster).oldest_generation > 1 {
             break;
         }
-        assert!(id < 5_000, "the segment stays");
+        assert!(id < 9_000, "the segment stays");
         cluster.write(shard(0), id, b"small").await;
     }
     cluster.kill(rotten, CrashKeeps::Nothing).await;
     cluster.start(rotten).await.unwrap();
-    until_whole(&cluster, 100).await;
+    until_whole(&cluster, 400).await;
     cluster.stop_all().await;
 }
