@@ -138,17 +138,10 @@ impl Node {
                 }
                 // Leaderships cannot be handed over by a node that cannot write: the others take them once it is silent.
                 self.hooks.stop();
-                self.close_groups(config).await;
+                close_groups(&self.host, config).await;
                 self.stop(Stop::Together, config).await;
                 Err(problem)
             }
-        }
-    }
-
-    async fn close_groups(&self, config: &Config) {
-        let closed = timeout(config.stop.close.0, self.host.stop()).await;
-        if closed.is_err() {
-            tracing::warn!(limit = %config.stop.close, "groups did not close in time");
         }
     }
 
@@ -163,8 +156,15 @@ impl Node {
         self.gateway.drain(config.stop.grace.0).await;
         self.service.close();
         self.tasks.end().await;
-        self.close_groups(config).await;
+        close_groups(&self.host, config).await;
         tracing::info!(took = ?began.elapsed(), "node stopped");
+    }
+}
+
+async fn close_groups(host: &Host, config: &Config) {
+    let closed = timeout(config.stop.close.0, host.stop()).await;
+    if closed.is_err() {
+        tracing::warn!(limit = %config.stop.close, "groups did not close in time");
     }
 }
 

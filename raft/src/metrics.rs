@@ -89,38 +89,7 @@ pub(crate) fn show(replica: &Replica) {
 }
 
 fn describe() {
-    // There from the start, at zero: an alert on what is absent never fires.
-    counter!("psp_scrub_bytes_total").increment(0);
-    counter!("psp_scrub_damage_total").increment(0);
-    counter!("psp_replica_repairs_total").increment(0);
-    gauge!("psp_replicas_in_repair").set(0.0);
-    describe_counter!(
-        "psp_scrub_bytes_total",
-        Unit::Bytes,
-        "Stored data read to find damage."
-    );
-    describe_counter!(
-        "psp_scrub_damage_total",
-        "Damage that scrubs found: values, snapshots' files, segments of the log."
-    );
-    describe_gauge!(
-        "psp_scrub_last_pass_seconds",
-        Unit::Seconds,
-        "When the last whole scrub ended, since 1970."
-    );
-    describe_counter!(
-        "psp_replica_repairs_total",
-        "Damaged replicas that were rebuilt from another node."
-    );
-    describe_gauge!(
-        "psp_replicas_in_repair",
-        "Damaged replicas of this node that are being rebuilt."
-    );
-    describe_gauge!(
-        "psp_log_syncing_seconds",
-        Unit::Seconds,
-        "How long the log's write or sync that is under way has taken until now."
-    );
+    describe_repair();
     describe_counter!("psp_log_batches_total", "Batches made durable.");
     describe_counter!("psp_log_entries_total", "Entries in them.");
     describe_counter!(
@@ -160,5 +129,40 @@ fn describe() {
     describe_counter!(
         "psp_raft_applied_index",
         "The last entry of a group that is applied here."
+    );
+}
+
+fn describe_repair() {
+    // There from the start, at zero: an alert on what is absent never fires.
+    counter!("psp_scrub_bytes_total").increment(0);
+    counter!("psp_scrub_damage_total").increment(0);
+    counter!("psp_replica_repairs_total").increment(0);
+    gauge!("psp_replicas_in_repair").set(0.0);
+    describe_counter!(
+        "psp_scrub_bytes_total",
+        Unit::Bytes,
+        "Stored data read to find damage."
+    );
+    describe_counter!(
+        "psp_scrub_damage_total",
+        "Damage that scrubs found: values, snapshots' files, segments of the log."
+    );
+    describe_gauge!(
+        "psp_scrub_last_pass_seconds",
+        Unit::Seconds,
+        "When the last whole scrub ended, since 1970."
+    );
+    describe_counter!(
+        "psp_replica_repairs_total",
+        "Damaged replicas that were rebuilt from another node."
+    );
+    describe_gauge!(
+        "psp_replicas_in_repair",
+        "Damaged replicas of this node that are being rebuilt."
+    );
+    describe_gauge!(
+        "psp_log_syncing_seconds",
+        Unit::Seconds,
+        "How long the log's write or sync that is under way has taken until now."
     );
 }

@@ -116,9 +116,8 @@ impl DiskHome {
             }
         }
         for name in &entries {
-            if number_of(name, TABLET).is_some_and(|other| other != number) {
-                remove_dir(&directory.join(name))?;
-            } else if name == ARRIVING {
+            let replaced = number_of(name, TABLET).is_some_and(|other| other != number);
+            if replaced || name == ARRIVING {
                 remove_dir(&directory.join(name))?;
             } else if name.ends_with(DRAFT) {
                 Place::Disk(directory.clone()).remove(name)?;

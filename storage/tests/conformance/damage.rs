@@ -230,8 +230,8 @@ fn a_snapshot_whose_file_has_changed_since_is_known() {
     let files = &snapshot.manifest().files;
     let table = files.iter().position(|file| file.name.ends_with(".sst"));
     let table = table.unwrap();
-    for file in 0..files.len() {
-        assert_eq!(snapshot.check(file).unwrap(), files[file].length);
+    for (file, entry) in files.iter().enumerate() {
+        assert_eq!(snapshot.check(file).unwrap(), entry.length);
     }
     let folder = names(&source);
     let folder = folder.iter().find(|name| name.starts_with("snapshot-"));
