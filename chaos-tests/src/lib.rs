@@ -12,11 +12,15 @@
 //! | [`history`] | what was asked, when, and how it ended, as JSON Lines |
 //! | [`checker`] | what a history must show |
 //! | [`soak`] | faults for hours: the plan, and what may not grow |
+//! | [`sim`] | a whole cluster in one thread, on virtual time, by a seed |
+//! | [`invariants`] | what must hold of its replicas at every moment |
 
 pub mod checker;
 pub mod cluster;
 pub mod history;
+pub mod invariants;
 pub mod resources;
 pub mod run;
+pub mod sim;
 pub mod soak;
 pub mod workload;

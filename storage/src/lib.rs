@@ -19,6 +19,7 @@
 
 pub mod db;
 pub mod disk;
+mod dump;
 pub mod error;
 pub mod format;
 pub mod keys;

@@ -13,13 +13,14 @@ use bytes::Bytes;
 use model::state::{Key, StateError, StateRead};
 use parking_lot::{Mutex, RwLock};
 
+use crate::dump::{Contents, load, push};
 use crate::error::TabletError;
+use crate::keys;
 use crate::snapshot::place::{MemoryFiles, Place};
 use crate::snapshot::{Snapshot, SnapshotManifest, StoreKind};
 use crate::state::flush::{Ledger, Odometer};
 use crate::state::store::{Draft, Home};
 use crate::state::{ScrubCursor, ScrubStep, Tablet, TabletStats, Txn, Unflushed, View};
-use crate::{format, keys};
 
 const DUMP: &str = "dump";
 const COMMIT_BYTES: u64 = 64;
@@ -45,14 +46,41 @@ struct Group {
     next: Mutex<u64>,
 }
 
-impl MemoryDisk {
-    /// Undoes every commit that was not flushed. Tablets that were open before keep what they show, and what is committed to
-    /// them from now on is lost.
-    pub fn crash(&self) {
-        for group in self.0.groups.lock().values() {
-            let durable = group.tablet.read().durable_copy(&self.0.odometer);
-            *group.tablet.write() = Arc::new(durable);
+impl Group {
+    /// What a crash leaves of it.
+    fn durable_copy(&self, odometer: &Odometer) -> Self {
+        let tablet = self.tablet.read().durable_copy(odometer);
+        let (snapshot, staging) = (self.snapshot.lock().clone(), self.staging.lock().clone());
+        let next = *self.next.lock();
+        Self {
+            number: self.number,
+            tablet: RwLock::new(Arc::new(tablet)),
+            snapshot: Mutex::new(snapshot),
+            staging: Arc::new(Mutex::new(staging)),
+            next: Mutex::new(next),
         }
+    }
+}
+
+impl MemoryDisk {
+    /// Undoes every commit that was not flushed. What was open before keeps what it shows, and whatever is committed,
+    /// snapshotted or installed through it from now on is lost.
+    pub fn crash(&self) {
+        for group in self.0.groups.lock().values_mut() {
+            let durable = group.durable_copy(&self.0.odometer);
+            *group = Arc::new(durable);
+        }
+    }
+
+    /// A disk of its own with what this one holds durably now, as an old backup of it would.
+    #[must_use]
+    pub fn image(&self) -> Self {
+        let image = Self::default();
+        for (number, group) in &*self.0.groups.lock() {
+            let durable = group.durable_copy(&image.0.odometer);
+            image.0.groups.lock().insert(*number, Arc::new(durable));
+        }
+        image
     }
 
     /// From now on there is no room for a snapshot, or there is again.
@@ -199,13 +227,6 @@ impl Home for MemoryHome {
         self.disk.0.groups.lock().remove(&self.group.number);
         Ok(())
     }
-}
-
-/// A tablet's content, all of it durable.
-#[derive(Debug, Default)]
-struct Contents {
-    values: BTreeMap<Key, Bytes>,
-    applied: Option<Bytes>,
 }
 
 type Versions = Vec<(u64, Option<Bytes>)>;
@@ -446,49 +467,6 @@ impl StateRead for MemoryView {
         let shown =
             same.filter_map(|(key, versions)| Some((*key, at(versions, self.moment)?.clone())));
         Ok(shown.take(limit).collect())
-    }
-}
-
-/// One entry of a dump: lengths of key and stored value, then both.
-fn push(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    let stored = format::seal(key, value);
-    let lengths = (u16::try_from(key.len()), u32::try_from(stored.len()));
-    let (Ok(key_length), Ok(length)) = lengths else {
-        unreachable!("keys are short, and values are bounded by the model");
-    };
-    out.extend_from_slice(&key_length.to_le_bytes());
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(key);
-    out.extend_from_slice(&stored);
-}
-
-fn load(mut dump: &[u8], group: u32) -> Result<Contents, TabletError> {
-    let mut contents = Contents::default();
-    let mut identity = None;
-    let cut = || TabletError::damaged("the dump is cut");
-    while !dump.is_empty() {
-        let (head, rest) = dump.split_first_chunk::<2>().ok_or_else(cut)?;
-        let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
-        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        let key = rest.split_at_checked(usize::from(u16::from_le_bytes(*head)));
-        let (key, rest) = key.ok_or_else(cut)?;
-        let (stored, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
-        let value =
-            format::open(key, stored).map_err(|bad| TabletError::damaged(bad.to_string()))?;
-        let value = Bytes::copy_from_slice(value);
-        if key == keys::IDENTITY {
-            identity = Some(value);
-        } else if key == keys::APPLIED {
-            contents.applied = Some(value);
-        } else {
-            let key = keys::decode(key).map_err(|bad| TabletError::damaged(bad.to_string()))?;
-            contents.values.insert(key, value);
-        }
-        dump = rest;
-    }
-    match identity {
-        Some(bytes) if bytes[..] == group.to_be_bytes() => Ok(contents),
-        _ => Err(TabletError::refused("it is of another group")),
     }
 }
 

@@ -277,13 +277,14 @@ async fn grant(inner: &Arc<Inner>, request: Request) -> Result<Bytes, JoinFailed
 #[cfg(any(test, feature = "testing"))]
 pub(crate) async fn admit_for_test(
     inner: &Arc<Inner>,
+    request: RequestId,
     region: RegionId,
     address: NodeAddress,
     replaces: Option<NodeId>,
 ) -> Result<(NodeId, MetaState), JoinFailed> {
     let token = token(inner, Duration::from_secs(60)).await?;
     let command = MetaCommand::Admit {
-        request: RequestId(rand::random()),
+        request,
         token: token.hash(),
         region,
         address,

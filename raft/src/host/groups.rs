@@ -6,10 +6,10 @@ use std::time::Duration;
 use model::id::GroupId;
 use model::meta::NodePhase;
 use storage::log::GroupLog;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::inner::{Inner, Opened, OpenedKind};
+use crate::blocking::blocking;
 use crate::error::{Fatal, StartError};
 use crate::group::{MetaReplica, ShardReplica};
 use crate::inbound::Door;
@@ -88,7 +88,7 @@ pub(crate) async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<(), Start
         return Ok(());
     }
     let (engine, folder) = (inner.state.clone(), inner.folder.clone());
-    let store = spawn_blocking(move || engine.open(&folder, group.to_raw()))
+    let store = blocking(move || engine.open(&folder, group.to_raw()))
         .await
         .map_err(|error| StartError::State {
             group,

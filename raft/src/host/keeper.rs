@@ -6,10 +6,10 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver;
 use storage::log::LogEngine;
 use storage::state::FlushPolicy;
-use tokio::task::spawn_blocking;
 
 use super::groups;
 use super::inner::{Inner, Opened};
+use crate::blocking::blocking;
 use crate::error::Fatal;
 use crate::life::Map;
 use crate::metrics::{self, LogMetrics};
@@ -60,7 +60,7 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
             .map(|opened| opened.replica.parts.store.current())
             .collect();
         let limit_bytes = inner.tuning.replay_bytes;
-        match spawn_blocking(move || FlushPolicy { limit_bytes }.run(&tablets)).await {
+        match blocking(move || FlushPolicy { limit_bytes }.run(&tablets)).await {
             Ok(Err(error)) => tracing::error!(%error, "state cannot be flushed"),
             Err(error) => tracing::error!(%error, "flushing failed"),
             Ok(Ok(_flushed)) => {}
@@ -69,7 +69,7 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
 }
 
 /// Takes a snapshot of all that is applied, and purges the log up to `kept` entries before the last one.
-async fn shorten(opened: &Opened, kept: u64) {
+pub(crate) async fn shorten(opened: &Opened, kept: u64) {
     let raft = &opened.replica.parts.raft;
     let (snapshot, applied) = {
         let metrics = raft.metrics();
@@ -110,6 +110,7 @@ pub(crate) async fn follow_map(inner: Arc<Inner>) {
             }
         }
         tokio::select! {
+            biased;
             () = inner.stop.cancelled() => return,
             changed = states.changed() => if changed.is_err() { return },
             // What is open may change without the map.
@@ -121,7 +122,7 @@ pub(crate) async fn follow_map(inner: Arc<Inner>) {
 async fn save(inner: &Arc<Inner>) {
     let (memory, node) = (Arc::clone(&inner.memory), inner.me);
     let meta = (*inner.map()).clone();
-    match spawn_blocking(move || memory.save_map(&Map { node, meta })).await {
+    match blocking(move || memory.save_map(&Map { node, meta })).await {
         Ok(Err(error)) => tracing::error!(%error, "the map cannot be saved"),
         Err(error) => tracing::error!(%error, "saving the map failed"),
         Ok(Ok(())) => {}

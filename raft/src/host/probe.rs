@@ -91,7 +91,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         }
         if round.is_multiple_of(RAISE) {
             let memory = Arc::clone(&inner.memory);
-            let raised = tokio::task::spawn_blocking(move || memory.raise()).await;
+            let raised = crate::blocking::blocking(move || memory.raise()).await;
             if let Ok(Err(error)) = raised {
                 // A full disk passes; the old life is still a true one.
                 if storage::disk::is_full(&error) {
