@@ -62,7 +62,9 @@ fn no_promise_is_broken_in_a_minute_of_seeds() {
             operations.fetch_add(count, Ordering::Relaxed);
         }
     };
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(8);
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(8);
     println!("seeds from {first} on, {threads} at a time");
     thread::scope(|scope| {
         for _ in 0..threads {
@@ -71,7 +73,10 @@ fn no_promise_is_broken_in_a_minute_of_seeds() {
     });
     let (done, operations) = (done.into_inner(), operations.into_inner());
     println!("{done} seeds, {operations} operations");
-    assert!(done > 0 && operations > 50 * done, "clients did next to nothing");
+    assert!(
+        done > 0 && operations > 50 * done,
+        "clients did next to nothing"
+    );
 }
 
 #[test]

@@ -34,7 +34,11 @@ impl Invariant for CommittedImmutable {
                 let from = seen
                     .changed
                     .map_or(*looked + 1, |changed| changed.min(*looked + 1));
-                for (index, entry) in seen.entries.range(from.min(upto.index + 1)..=upto.index) {
+                let known = seen
+                    .entries
+                    .range(from..)
+                    .take_while(|(index, _)| **index <= upto.index);
+                for (index, entry) in known {
                     let first = *self.committed.entry((*group, *index)).or_insert(*entry);
                     if first != *entry {
                         let text = format!(
