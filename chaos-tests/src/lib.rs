@@ -17,16 +17,20 @@
 //! | [`checker`] | what a history must show |
 //! | [`soak`] | faults for hours: the plan, and what may not grow |
 //! | [`report`] | a run as a page for a person, and as a line for a table |
+//! | [`sim`] | a whole cluster in one thread, on virtual time, by a seed |
+//! | [`invariants`] | what must hold of its replicas at every moment |
 
 pub mod checker;
 pub mod cluster;
 pub mod faults;
 pub mod history;
+pub mod invariants;
 pub mod report;
 pub mod resources;
 pub mod rig;
 pub mod run;
 pub mod scenario;
+pub mod sim;
 pub mod soak;
 pub mod target;
 pub mod workload;

@@ -165,6 +165,7 @@ pub(crate) async fn barrier(
         // Another may lead soon.
         let again = (Instant::now() + AGAIN).min(deadline);
         tokio::select! {
+            biased;
             changed = roles.changed() => if changed.is_err() { return Err(BarrierError::NotReady) },
             () = sleep_until(again) => {}
         }

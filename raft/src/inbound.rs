@@ -210,6 +210,8 @@ async fn feed(replica: Arc<Replica>, mut appends: mpsc::Receiver<Append>) {
         FuturesUnordered::new();
     loop {
         tokio::select! {
+            biased;
+            Some(()) = under_way.next() => {}
             append = appends.recv(), if under_way.len() < APPENDS => {
                 let Some((append, reply, admission)) = append else { break };
                 let done = carry_out(Arc::clone(&replica), append, reply);
@@ -218,7 +220,6 @@ async fn feed(replica: Arc<Replica>, mut appends: mpsc::Receiver<Append>) {
                     under_way.push(done);
                 }
             }
-            Some(()) = under_way.next() => {}
         }
     }
     while under_way.next().await.is_some() {}

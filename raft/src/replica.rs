@@ -142,6 +142,7 @@ impl Replica {
             };
             let waits = self.set_role(leads, leader);
             tokio::select! {
+                biased;
                 changed = server.changed() => if changed.is_err() { break },
                 changed = applied.changed(), if waits => if changed.is_err() { break },
             }

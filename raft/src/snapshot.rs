@@ -23,7 +23,6 @@ use storage::log::GroupLog;
 use storage::snapshot::{Missing, SnapshotManifest, SnapshotReceiver};
 use storage::state::TabletStore;
 use storage::state::store::Checkpoint;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::message::{self, BadMessage, Reader, Writer};
@@ -115,7 +114,7 @@ fn copy(
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TabletError> + Send + 'static,
 ) -> io::Result<T> {
-    spawn_blocking(work)
+    crate::blocking::blocking(work)
         .await
         .map_err(io::Error::other)?
         .map_err(|error| {

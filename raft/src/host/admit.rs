@@ -243,7 +243,7 @@ async fn accept(
         .map_err(JoinFailed::Keys)?;
     let meta = granted.meta;
     let saved =
-        tokio::task::spawn_blocking(move || life::leave_map(&*own, &Map { node, meta })).await;
+        crate::blocking::blocking(move || life::leave_map(&*own, &Map { node, meta })).await;
     saved
         .map_err(|_panicked| JoinFailed::BadAnswer)?
         .map_err(JoinFailed::Folder)?;
@@ -358,13 +358,14 @@ async fn grant(
 #[cfg(any(test, feature = "testing"))]
 pub(crate) async fn admit_for_test(
     inner: &Arc<Inner>,
+    request: RequestId,
     region: RegionId,
     address: NodeAddress,
     replaces: Option<NodeId>,
 ) -> Result<(NodeId, MetaState), JoinFailed> {
     let token = token(inner, Duration::from_secs(60)).await?;
     let command = MetaCommand::Admit {
-        request: RequestId(rand::random()),
+        request,
         token: token.hash(),
         region,
         address,

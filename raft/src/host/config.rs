@@ -70,6 +70,27 @@ impl Default for Tuning {
     }
 }
 
+/// Who runs the writer of the log.
+#[derive(Default)]
+pub enum LogWriter {
+    /// A thread of its own.
+    #[default]
+    Thread,
+    /// Whoever gets it here: a simulation, in which no thread may decide the order of anything.
+    #[cfg(any(test, feature = "testing"))]
+    Given(Box<dyn FnOnce(storage::log::ManualWriter) + Send>),
+}
+
+impl std::fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Thread => "Thread",
+            #[cfg(any(test, feature = "testing"))]
+            Self::Given(_) => "Given",
+        })
+    }
+}
+
 /// The disks and engines of a node.
 #[derive(Debug)]
 pub struct Engines {
@@ -81,6 +102,8 @@ pub struct Engines {
     pub state: StateEngine,
     /// The folder in which the groups' state is; of no meaning for state in memory.
     pub groups: PathBuf,
+    /// Who writes the log.
+    pub writer: LogWriter,
 }
 
 /// What stands on top of the host.

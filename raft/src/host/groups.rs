@@ -8,11 +8,11 @@ use model::meta::NodePhase;
 use model::state::StateError;
 use storage::log::GroupLog;
 use storage::state::TabletStore;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::inner::{Inner, Opened, OpenedKind};
 use super::repair;
+use crate::blocking::blocking;
 use crate::error::{Fatal, StartError};
 use crate::group::{MetaReplica, ShardReplica};
 use crate::inbound::Door;
@@ -123,7 +123,7 @@ pub(crate) async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<(), Start
 
 async fn open_store(inner: &Inner, group: GroupId) -> Result<TabletStore, Unopened> {
     let (engine, folder) = (inner.state.clone(), inner.folder.clone());
-    let opened = spawn_blocking(move || engine.open(&folder, group.to_raw())).await;
+    let opened = blocking(move || engine.open(&folder, group.to_raw())).await;
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
         Unopened::Failed(StartError::State { group, source })
     };

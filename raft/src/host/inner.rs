@@ -195,6 +195,7 @@ impl Inner {
     /// Waits, or returns false when the host stops.
     pub(crate) async fn pause(&self, span: Duration) -> bool {
         tokio::select! {
+            biased;
             () = self.stop.cancelled() => false,
             () = tokio::time::sleep(span) => true,
         }

@@ -6,10 +6,10 @@ use std::time::Duration;
 use model::id::GroupId;
 use openraft::async_runtime::watch::WatchReceiver;
 use storage::state::FlushPolicy;
-use tokio::task::spawn_blocking;
 
 use super::inner::{Inner, Opened};
 use super::{groups, repair};
+use crate::blocking::blocking;
 use crate::error::Fatal;
 use crate::life::Map;
 use crate::metrics::{self, LogMetrics};
@@ -89,7 +89,7 @@ async fn flush(inner: &Arc<Inner>) -> Option<Fatal> {
         .map(|opened| opened.replica.parts.store.current())
         .collect();
     let limit_bytes = inner.tuning.replay_bytes;
-    let work = spawn_blocking(move || FlushPolicy { limit_bytes }.run(&tablets));
+    let work = blocking(move || FlushPolicy { limit_bytes }.run(&tablets));
     let (raw, error) = match work.await {
         Ok(Ok(_flushed)) => return None,
         Ok(Err(failed)) => failed,
@@ -109,7 +109,7 @@ async fn flush(inner: &Arc<Inner>) -> Option<Fatal> {
 }
 
 /// Takes a snapshot of all that is applied, and purges the log up to `kept` entries before the last one.
-async fn shorten(opened: &Opened, kept: u64) {
+pub(crate) async fn shorten(opened: &Opened, kept: u64) {
     let raft = &opened.replica.parts.raft;
     let (snapshot, applied) = {
         let metrics = raft.metrics();
@@ -157,6 +157,7 @@ pub(crate) async fn follow_map(inner: Arc<Inner>) {
             }
         }
         tokio::select! {
+            biased;
             () = inner.stop.cancelled() => return,
             changed = states.changed() => if changed.is_err() && !inner.pause(EVERY).await { return },
             // What is open may change without the map.
@@ -168,7 +169,7 @@ pub(crate) async fn follow_map(inner: Arc<Inner>) {
 async fn save(inner: &Arc<Inner>) {
     let (memory, node) = (Arc::clone(&inner.memory), inner.me);
     let meta = (*inner.map()).clone();
-    match spawn_blocking(move || memory.save_map(&Map { node, meta })).await {
+    match blocking(move || memory.save_map(&Map { node, meta })).await {
         Ok(Err(error)) => tracing::error!(%error, "the map cannot be saved"),
         Err(error) => tracing::error!(%error, "saving the map failed"),
         Ok(Ok(())) => {}

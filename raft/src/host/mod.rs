@@ -18,6 +18,7 @@
 //! | `admit.rs` | joining |
 //! | `status.rs` | what an operator sees |
 //! | `hashes.rs` | hashes of the replicas, to compare nodes |
+//! | `inspect.rs` | what a simulation sees |
 //!
 //! **Start**: the node's own files and a new life; the log; the transport; the service; the groups, from the map that is kept
 //! locally, without waiting for the meta group; then the loops. **Stop** is the other way round.
@@ -31,6 +32,8 @@ mod hashes;
 mod health;
 mod hello;
 mod inner;
+#[cfg(any(test, feature = "testing"))]
+mod inspect;
 mod keeper;
 mod placement;
 mod probe;
@@ -42,7 +45,9 @@ mod space;
 mod status;
 
 pub use admit::{BadToken, JoinFailed, JoinToken, Joined, Wish, join, known_peers, rejoin};
-pub use config::{Attached, Engines, Ground, HostConfig, Tuning};
+pub use config::{Attached, Engines, Ground, HostConfig, LogWriter, Tuning};
+#[cfg(any(test, feature = "testing"))]
+pub use inspect::{Inspected, StateHash, leave_map};
 pub use scrub::{ScrubPace, ScrubReport};
 
 use std::collections::BTreeMap;
@@ -60,11 +65,11 @@ use storage::life::{LifeCounter, LifeError};
 use storage::log::{LogEngine, LogStats, OpenError};
 use storage::state::StateEngine;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::blocking::blocking;
 use crate::error::{Fatal, StartError};
 use crate::lease::SleepWatch;
 use crate::life::Memory;
@@ -112,6 +117,7 @@ impl Engines {
             own,
             state,
             groups,
+            writer: LogWriter::Thread,
         })
     }
 }
@@ -123,14 +129,29 @@ struct Opened {
     map: MetaState,
 }
 
-fn open(engines: &Engines, config: &HostConfig) -> Result<Opened, StartError> {
-    let me = config.transport.identity.node();
-    let (log, recovery) = LogEngine::open(Arc::clone(&engines.log), config.tuning.log.clone())
-        .map_err(|error| match error {
-            OpenError::Damaged(_) => StartError::Damaged(Box::new(error)),
-            other => StartError::Log(Box::new(other)),
-        })?;
+fn open_log(engines: &mut Engines, config: &HostConfig) -> Result<LogEngine, StartError> {
+    let (disk, sizes) = (Arc::clone(&engines.log), config.tuning.log.clone());
+    let opened = match std::mem::take(&mut engines.writer) {
+        LogWriter::Thread => LogEngine::open(disk, sizes),
+        #[cfg(any(test, feature = "testing"))]
+        LogWriter::Given(give) => {
+            LogEngine::open_manual(disk, sizes).map(|(log, writer, recovery)| {
+                give(writer);
+                (log, recovery)
+            })
+        }
+    };
+    let (log, recovery) = opened.map_err(|error| match error {
+        OpenError::Damaged(_) => StartError::Damaged(Box::new(error)),
+        other => StartError::Log(Box::new(other)),
+    })?;
     tracing::info!(?recovery, "log opened");
+    Ok(log)
+}
+
+fn open(engines: &mut Engines, config: &HostConfig) -> Result<Opened, StartError> {
+    let me = config.transport.identity.node();
+    let log = open_log(engines, config)?;
     let life = LifeCounter::open(&engines.log).map_err(|error| match error {
         LifeError::Damaged => StartError::Damaged(Box::new(error)),
         LifeError::Io(_) => StartError::Log(Box::new(error)),
@@ -171,10 +192,9 @@ impl Host {
         attach: impl FnOnce(Ground) -> Attached,
     ) -> Result<Self, StartError> {
         let transport = config.transport.clone();
-        let (engines, config) =
-            spawn_blocking(move || Engines::on_disk(&config).map(|it| (it, config)))
-                .await
-                .map_err(|error| StartError::Config(error.to_string()))??;
+        let (engines, config) = blocking(move || Engines::on_disk(&config).map(|it| (it, config)))
+            .await
+            .map_err(|error| StartError::Config(error.to_string()))??;
         let connect = |inbound| Transport::start(transport, inbound);
         Self::start_on(config, engines, clock, connect, attach).await
     }
@@ -185,13 +205,13 @@ impl Host {
     /// See [`StartError`].
     pub async fn start_on(
         config: HostConfig,
-        engines: Engines,
+        mut engines: Engines,
         clock: Arc<dyn Clock>,
         connect: impl FnOnce(Arc<dyn Inbound>) -> Result<Transport, crate::transport::StartError>,
         attach: impl FnOnce(Ground) -> Attached,
     ) -> Result<Self, StartError> {
         let (opened, engines, config) =
-            spawn_blocking(move || open(&engines, &config).map(|opened| (opened, engines, config)))
+            blocking(move || open(&mut engines, &config).map(|opened| (opened, engines, config)))
                 .await
                 .map_err(|error| StartError::Config(error.to_string()))??;
         let me = config.transport.identity.node();
@@ -423,18 +443,19 @@ impl Host {
         opened.replica.parts.store.clone()
     }
 
-    /// What a join does, without the exchange over QUIC: the new node's id and map.
+    /// What a join does, without the exchange over QUIC: the new node's id and map. The same request gets the same id.
     ///
     /// # Errors
     /// When the meta group does not take it.
     #[cfg(any(test, feature = "testing"))]
     pub async fn admit_for_test(
         &self,
+        request: model::id::RequestId,
         region: model::id::RegionId,
         address: model::meta::NodeAddress,
         replaces: Option<NodeId>,
     ) -> Result<(NodeId, MetaState), JoinFailed> {
-        admit::admit_for_test(&self.inner, region, address, replaces).await
+        admit::admit_for_test(&self.inner, request, region, address, replaces).await
     }
 
     /// Stops everything: loops, groups, transport, log. Hands nothing over: see [`Self::drain`].
@@ -452,12 +473,12 @@ impl Host {
         }
         // Whoever comes back with an old disk is to be known after our own restart, too.
         let memory = Arc::clone(&inner.memory);
-        let saved = spawn_blocking(move || memory.save_peers()).await;
+        let saved = blocking(move || memory.save_peers()).await;
         if let Ok(Err(error)) = saved {
             tracing::warn!(%error, "the peers' lives were not saved");
         }
         let log = inner.log.lock().take();
-        let closed = spawn_blocking(move || log.map_or(Ok(()), LogEngine::close)).await;
+        let closed = blocking(move || log.map_or(Ok(()), LogEngine::close)).await;
         if let Ok(Err(error)) = closed {
             tracing::error!(%error, "the log was not closed cleanly");
         }

@@ -112,7 +112,7 @@ pub(crate) fn keep_time(inner: &Inner) {
 
 async fn raise(inner: Arc<Inner>) {
     let memory = Arc::clone(&inner.memory);
-    match tokio::task::spawn_blocking(move || memory.raise()).await {
+    match crate::blocking::blocking(move || memory.raise()).await {
         Ok(Ok(took)) => inner.health.synced(took),
         // A full disk passes; the old life is still a true one.
         Ok(Err(error)) if storage::disk::is_full(&error) => {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::blocking::blocking;
 use metrics::{Counter, Gauge, counter, gauge};
 use model::id::GroupId;
 use model::time::UnixMillis;
@@ -21,7 +22,6 @@ use storage::log::{LogCursor, LogEngine};
 use storage::snapshot::Snapshot;
 use storage::state::{ScrubCursor, TabletStore};
 use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::inner::{Inner, Opened};
@@ -213,7 +213,7 @@ impl Pass {
         let mut cursor = ScrubCursor::default();
         loop {
             let (store, most) = (store.clone(), self.step());
-            let work = spawn_blocking(move || store.current().scrub(&cursor, most));
+            let work = blocking(move || store.current().scrub(&cursor, most));
             let step = match work.await {
                 Ok(Ok(step)) => step,
                 Ok(Err(error)) => {
@@ -246,7 +246,7 @@ impl Pass {
     ) -> bool {
         for file in 0..snapshot.manifest().files.len() {
             let checked = Arc::clone(snapshot);
-            let checked = spawn_blocking(move || checked.check(file)).await;
+            let checked = blocking(move || checked.check(file)).await;
             let error = match checked {
                 Ok(Ok(bytes)) => {
                     if !self.rest(bytes).await {
@@ -260,7 +260,7 @@ impl Pass {
             tracing::error!(%group, %error, "a snapshot is damaged: another one is taken");
             self.damaged(1);
             let store = store.clone();
-            let taken = spawn_blocking(move || -> Result<(), TabletError> {
+            let taken = blocking(move || -> Result<(), TabletError> {
                 store.checkpoint()?.seal().map(drop)
             });
             if let Ok(Err(error)) = taken.await {
@@ -279,7 +279,7 @@ impl Pass {
             let cold = self.inner.log.lock().as_ref().map(LogEngine::cold);
             let Some(cold) = cold else { return false };
             let most = self.step();
-            let Ok(step) = spawn_blocking(move || cold.scrub(cursor, most)).await else {
+            let Ok(step) = blocking(move || cold.scrub(cursor, most)).await else {
                 return false;
             };
             if let Some(generation) = step.damaged {

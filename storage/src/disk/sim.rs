@@ -161,6 +161,12 @@ impl SimDisk {
         self.shared.state.lock().faults.full = full;
     }
 
+    /// Ends all faults that are set.
+    pub fn end_faults(&self) {
+        self.shared.state.lock().faults = Faults::default();
+        self.shared.released.notify_all();
+    }
+
     /// While true, a sync says `Ok` and does nothing.
     pub fn set_lying(&self, lying: bool) {
         self.shared.state.lock().faults.lying = lying;

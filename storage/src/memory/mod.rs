@@ -17,6 +17,7 @@ use bytes::Bytes;
 use model::state::{Key, StateError, StateRead};
 use parking_lot::{Mutex, RwLock};
 
+use crate::dump::{Contents, load, push};
 use crate::error::TabletError;
 use crate::keys;
 use crate::snapshot::place::{MemoryFiles, Place};
@@ -52,14 +53,41 @@ struct Group {
     next: Mutex<u64>,
 }
 
-impl MemoryDisk {
-    /// Undoes every commit that was not flushed. Tablets that were open before keep what they show, and what is committed to
-    /// them from now on is lost.
-    pub fn crash(&self) {
-        for group in self.0.groups.lock().values() {
-            let durable = group.tablet.read().durable_copy(&self.0.odometer);
-            *group.tablet.write() = Arc::new(durable);
+impl Group {
+    /// What a crash leaves of it.
+    fn durable_copy(&self, odometer: &Odometer) -> Self {
+        let tablet = self.tablet.read().durable_copy(odometer);
+        let (snapshot, staging) = (self.snapshot.lock().clone(), self.staging.lock().clone());
+        let next = *self.next.lock();
+        Self {
+            number: self.number,
+            tablet: RwLock::new(Arc::new(tablet)),
+            snapshot: Mutex::new(snapshot),
+            staging: Arc::new(Mutex::new(staging)),
+            next: Mutex::new(next),
         }
+    }
+}
+
+impl MemoryDisk {
+    /// Undoes every commit that was not flushed. What was open before keeps what it shows, and whatever is committed,
+    /// snapshotted or installed through it from now on is lost.
+    pub fn crash(&self) {
+        for group in self.0.groups.lock().values_mut() {
+            let durable = group.durable_copy(&self.0.odometer);
+            *group = Arc::new(durable);
+        }
+    }
+
+    /// A disk of its own with what this one holds durably now, as an old backup of it would.
+    #[must_use]
+    pub fn image(&self) -> Self {
+        let image = Self::default();
+        for (number, group) in &*self.0.groups.lock() {
+            let durable = group.durable_copy(&image.0.odometer);
+            image.0.groups.lock().insert(*number, Arc::new(durable));
+        }
+        image
     }
 
     /// From now on there is no room for a snapshot, or there is again.
