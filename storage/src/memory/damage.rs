@@ -5,10 +5,7 @@ use std::sync::atomic::Ordering;
 
 use model::state::{Key, StateError};
 
-use parking_lot::{Mutex, RwLock};
-
-use super::{Group, MemoryDisk, Shared};
-use crate::snapshot::place::MemoryFiles;
+use super::{MemoryDisk, Shared};
 
 impl MemoryDisk {
     /// Damages a value of the group's tablet: reads of it fail from now on, and a dump of it does not load. Says whether the
@@ -22,28 +19,6 @@ impl MemoryDisk {
         let found = shared.values.contains_key(key);
         shared.bad.insert(*key);
         found
-    }
-
-    /// Another disk that holds what this one holds for good now.
-    #[must_use]
-    pub fn image(&self) -> Self {
-        let image = Self::default();
-        for group in self.0.groups.lock().values() {
-            let tablet = group.tablet.read().durable_copy(&image.0.odometer);
-            let snapshot = group.snapshot.lock().as_ref().map(|(manifest, files)| {
-                let files = files.lock().clone();
-                (manifest.clone(), Arc::new(Mutex::new(files)))
-            });
-            let copy = Group {
-                number: group.number,
-                tablet: RwLock::new(Arc::new(tablet)),
-                snapshot: Mutex::new(snapshot),
-                staging: MemoryFiles::default(),
-                next: Mutex::new(*group.next.lock()),
-            };
-            image.0.groups.lock().insert(group.number, Arc::new(copy));
-        }
-        image
     }
 
     /// Flips a bit in the middle of the group's snapshot. Says whether there is one.

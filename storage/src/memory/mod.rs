@@ -17,7 +17,6 @@ use bytes::Bytes;
 use model::state::{Key, StateError, StateRead};
 use parking_lot::{Mutex, RwLock};
 
-use crate::dump::{Contents, load, push};
 use crate::error::TabletError;
 use crate::keys;
 use crate::snapshot::place::{MemoryFiles, Place};
@@ -57,7 +56,11 @@ impl Group {
     /// What a crash leaves of it.
     fn durable_copy(&self, odometer: &Odometer) -> Self {
         let tablet = self.tablet.read().durable_copy(odometer);
-        let (snapshot, staging) = (self.snapshot.lock().clone(), self.staging.lock().clone());
+        let snapshot = self.snapshot.lock().as_ref().map(|(manifest, files)| {
+            let files = files.lock().clone();
+            (manifest.clone(), Arc::new(Mutex::new(files)))
+        });
+        let staging = self.staging.lock().clone();
         let next = *self.next.lock();
         Self {
             number: self.number,
