@@ -8,6 +8,7 @@
 //! | `replica`, `group`, `proposer`, `reads`, `coalesce` | one replica: proposals and reads |
 //! | `log_time`, `lease`, `life`, `timing` | time, promises, old disks |
 //! | `log_store`, `machine`, `snapshot`, `network`, `inbound` | openraft's five sides |
+//! | `fetch` | state for a replica that lost its own |
 //! | `types`, `message`, `kinds` | openraft's generics, fixed; bytes; numbers on the wire |
 //!
 //! # What holds, and who keeps it
@@ -20,6 +21,7 @@
 
 mod coalesce;
 pub mod error;
+mod fetch;
 mod group;
 pub mod host;
 mod inbound;
