@@ -11,9 +11,9 @@ use support::{Cluster, until};
 
 /// Flips bits in the middle of a file, as a disk does that rots.
 fn flip(path: &Path, at: usize) {
-    let mut bytes = fs::read(path).unwrap();
+    let mut bytes = fs::read(path).expect("the file is read");
     bytes[at] ^= 0x40;
-    fs::write(path, bytes).unwrap();
+    fs::write(path, bytes).expect("the file is written");
 }
 
 /// What a node's admin listener answers, as JSON.
@@ -45,7 +45,7 @@ fn noise(seed: usize, length: usize) -> String {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        char::from(b'!' + u8::try_from(state % 90).unwrap())
+        char::from(b'!' + u8::try_from(state % 90).unwrap_or_default())
     };
     (0..length)
         .map(|_| next())
@@ -67,6 +67,7 @@ async fn a_node_whose_log_is_damaged_comes_back_under_a_new_id_with_everything()
     for number in 0..12 {
         ids.push(cluster.create(number % 3, &document(number, 2000)).await);
     }
+    let old = cluster.pid(2);
     let killed = cluster.pspd(&["dev", "node", "kill", "2"]);
     assert!(killed.status.success(), "{killed:?}");
     let data = cluster.folder().join("node-2/data");
@@ -76,6 +77,7 @@ async fn a_node_whose_log_is_damaged_comes_back_under_a_new_id_with_everything()
     }
     let started = cluster.pspd(&["dev", "node", "start", "2"]);
     assert!(started.status.success(), "{started:?}");
+    assert_ne!(cluster.pid(2), old);
     until("it is there under a new id alone", async || {
         let status = admin(&cluster, 0, "cluster").await?;
         let nodes = status["nodes"].as_array()?;

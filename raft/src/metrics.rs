@@ -132,7 +132,16 @@ fn describe() {
     );
 }
 
+/// Shows whether the node is too slow to lead, for this reason.
+pub(crate) fn sick(reason: &'static str) -> Gauge {
+    gauge!("psp_node_sick", "reason" => reason)
+}
+
 fn describe_repair() {
+    describe_gauge!(
+        "psp_node_sick",
+        "1 while the node's disk or processor is too slow to lead."
+    );
     // There from the start, at zero: an alert on what is absent never fires.
     counter!("psp_scrub_bytes_total").increment(0);
     counter!("psp_scrub_damage_total").increment(0);

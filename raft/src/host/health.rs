@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use metrics::{Gauge, describe_gauge, gauge};
+use ::metrics::Gauge;
 use parking_lot::Mutex;
 use storage::log::{LogEngine, LogStats};
 use tokio::time::{Instant, sleep_until};
 
 use super::inner::Inner;
+use crate::metrics;
 
 /// A write and sync of the log that takes so long on average is slow; half of it is well again.
 pub(crate) const SLOW_SYNC: Duration = Duration::from_millis(100);
@@ -169,8 +170,7 @@ impl Before {
 
 /// Watches the disk, for as long as the host runs.
 pub(crate) async fn disk(inner: Arc<Inner>) {
-    describe();
-    let shown = sick_gauge("disk");
+    let shown = metrics::sick("disk");
     let (mut verdict, mut before) = (Verdict::new(), Before::default());
     while inner.pause(LOOK).await {
         let Some(stats) = inner.log.lock().as_ref().map(LogEngine::stats) else {
@@ -185,7 +185,7 @@ pub(crate) async fn disk(inner: Arc<Inner>) {
 
 /// Watches the processor, for as long as the host runs.
 pub(crate) async fn cpu(inner: Arc<Inner>) {
-    let shown = sick_gauge("cpu");
+    let shown = metrics::sick("cpu");
     let mut verdict = Verdict::new();
     let (mut began, mut late) = (Instant::now(), Duration::ZERO);
     loop {
@@ -218,17 +218,6 @@ fn set(flag: &AtomicBool, shown: &Gauge, sick: bool, what: &str) {
     } else {
         tracing::info!(what, "this node is fast enough to lead again");
     }
-}
-
-fn sick_gauge(reason: &'static str) -> Gauge {
-    gauge!("psp_node_sick", "reason" => reason)
-}
-
-fn describe() {
-    describe_gauge!(
-        "psp_node_sick",
-        "1 while the node's disk or processor is too slow to lead."
-    );
 }
 
 #[cfg(test)]
