@@ -9,7 +9,6 @@ use model::meta::{MetaCommand, MetaOutcome, MetaState};
 use model::shard::{Command, Outcome, ShardHead, next_due};
 use model::state::StateRead;
 use model::time::UnixMillis;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::host::Space;
@@ -18,6 +17,7 @@ use crate::proposer::{Kind, MetaKind, Proposer, ShardKind};
 use crate::reads::PeerReads;
 use crate::replica::{NoIndex, Replica};
 use crate::shard::{BarrierError, ProposeError, ShardGroup};
+use crate::watch;
 
 /// How long to wait before asking again when nobody leads.
 const AGAIN: Duration = Duration::from_millis(10);

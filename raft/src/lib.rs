@@ -7,7 +7,7 @@
 //! | [`transport`] | calls and streams between nodes |
 //! | `replica`, `group`, `proposer`, `reads`, `coalesce` | one replica: proposals and reads |
 //! | `log_time`, `lease`, `life`, `timing` | time, promises, old disks |
-//! | [`chance`], `blocking` | what is random, what blocks; a simulation has both in its hands |
+//! | [`chance`], `blocking`, [`watch`] | what is random, what blocks, who is woken first; a simulation has them in its hands |
 //! | `log_store`, `machine`, `snapshot`, `network`, `inbound` | openraft's five sides |
 //! | `fetch` | state for a replica that lost its own |
 //! | `types`, `message`, `kinds` | openraft's generics, fixed; bytes; numbers on the wire |
@@ -50,3 +50,4 @@ mod tests;
 pub mod timing;
 pub mod transport;
 mod types;
+pub mod watch;

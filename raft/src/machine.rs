@@ -26,7 +26,6 @@ use parking_lot::Mutex;
 use storage::error::TabletError;
 use storage::log::GroupLog;
 use storage::state::{TabletStore, View};
-use tokio::sync::watch;
 
 use crate::message;
 use crate::shard::EventSink;
@@ -34,6 +33,7 @@ use crate::snapshot::{Builder, SnapshotData};
 use crate::types::{
     Data, Entry, LogId, Payload, Reply, Snapshot, SnapshotMeta, StoredMembership, Types,
 };
+use crate::watch;
 
 /// Most entries in one commit.
 const BATCH_ENTRIES: usize = 64;

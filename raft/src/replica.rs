@@ -17,7 +17,6 @@ use openraft::type_config::async_runtime::instant::Instant as _;
 use parking_lot::Mutex;
 use storage::log::GroupLog;
 use storage::state::TabletStore;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +26,7 @@ use crate::log_time::{Clocks, LogTime};
 use crate::machine::Progress;
 use crate::timing::Pace;
 use crate::types::{LeaderId, LogId, Raft};
+use crate::watch;
 
 /// Most probes whose index is not applied yet.
 const MAX_PROBES: usize = 64;

@@ -12,8 +12,9 @@ use model::id::{GroupId, NodeId};
 use model::shard::{Command, Event, Outcome};
 use model::state::StateRead;
 use model::time::UnixMillis;
-use tokio::sync::watch;
 use tokio::time::Instant;
+
+use crate::watch;
 
 /// Why a command has no outcome.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -285,10 +285,8 @@ impl One<'_> {
                     if at_least.is_some_and(|least| shown < least) {
                         return Err(self.wrong("a local read is older than was asked for", &[op]));
                     }
-                    let Some(age) = staleness else {
-                        return Err(self.wrong("a local read does not say how old it is", &[op]));
-                    };
-                    op.ended.saturating_sub(*age)
+                    // Without an age it is an answer of the leader's, as fresh as any.
+                    staleness.map_or(op.began, |age| op.ended.saturating_sub(age))
                 }
                 _ => op.began,
             };

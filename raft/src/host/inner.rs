@@ -15,7 +15,7 @@ use model::shard::Event;
 use parking_lot::{Mutex, RwLock};
 use storage::log::LogEngine;
 use storage::state::StateEngine;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +36,7 @@ use crate::replica::Replica;
 use crate::shard::{Directory, EventSink, PeerError, Peers, ShardGroup};
 use crate::transport::ca::Authority;
 use crate::transport::{Call, CallError, Lane, RemoteError, Transport};
+use crate::watch;
 
 /// Above this, in bytes, a service's call goes over the bulk connection.
 const BULK_BYTES: usize = 64 << 10;

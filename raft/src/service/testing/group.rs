@@ -11,12 +11,12 @@ use model::state::{Key, StateRead};
 use model::testing::MemoryState;
 use model::time::{Clock, UnixMillis};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::FakeClock;
 use crate::service::Service;
 use crate::shard::{BarrierError, EventSink, ProposeError, ShardGroup};
+use crate::watch;
 
 /// What happens to the next proposal of a write; chunks, ticks and sweeps are spared.
 #[derive(Clone, Debug)]

@@ -18,7 +18,7 @@ use model::id::NodeId;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 pub(super) use connection::MemoryConnection;
@@ -32,6 +32,7 @@ use super::config::{Limits, Timing};
 use super::connection::Connection;
 use super::node::NodeTransport;
 use super::server::Door;
+use crate::watch;
 
 /// Pieces on the way in one stream, and streams not yet accepted.
 const DEPTH: usize = 64;
