@@ -217,3 +217,83 @@ th{font-weight:600;border-bottom:1px solid #ccd2da}
 .columns{display:grid;grid-template-columns:1.6fr 1fr;gap:0 32px}ul,ol{padding-left:20px;margin:0}
 svg{width:100%;height:auto;font:11px system-ui,sans-serif;margin-top:12px}
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation(at: u64, outcome: End, session: &str) -> Operation {
+        Operation {
+            session: session.to_owned(),
+            due: at,
+            start: at,
+            end: at + 5000,
+            outcome,
+            attempts: 1,
+            ..Operation::default()
+        }
+    }
+
+    #[test]
+    fn a_page_shows_both_verdicts_all_failures_and_no_markup_of_others() {
+        let line = Line {
+            scenario: "a <b> & \"c\"".to_owned(),
+            property: false,
+            coverage: true,
+            ..Line::default()
+        };
+        let findings = [Finding {
+            checker: "versions",
+            session: Some("<script>".to_owned()),
+            text: "wrong".to_owned(),
+        }];
+        let ok = (0..20_000).map(|at| operation(at * 100, End::Ok, "s"));
+        let failed = (0..7).map(|at| operation(at * 1000, End::Fail, "s"));
+        let unknown = (0..5).map(|at| operation(at * 1000, End::Unknown, "s"));
+        let operations: Vec<Operation> = ok.chain(failed).chain(unknown).collect();
+        let marks = [Mark {
+            label: "node 1 <killed>".to_owned(),
+            from: 100,
+            to: Some(9000),
+            doubt: Some("skipped: no root".to_owned()),
+            is_fault: true,
+        }];
+        let leaders = BTreeMap::from([("r1-s0".to_owned(), (1, 3))]);
+        let sample = |at| Sample {
+            at,
+            leaders: leaders.clone(),
+            answers: vec![true, false],
+            ready: vec![true, false],
+        };
+        let html = page(&Page {
+            line: &line,
+            again: "SEED=1 cargo test".to_owned(),
+            findings: &findings,
+            notes: &[],
+            claims: &[],
+            operations: &operations,
+            marks: &marks,
+            samples: &[sample(0), sample(100_000), sample(200_000)],
+            usage: &[],
+            gaps: &BTreeMap::new(),
+        });
+        assert!(html.contains("properties: FAIL") && html.contains("coverage: pass"));
+        assert!(html.contains("versions: session &lt;script&gt;: wrong"));
+        assert!(html.contains("SEED=1 cargo test") && html.contains("skipped: no root"));
+        assert!(
+            !html.contains("<script>") && !html.contains("<killed>") && !html.contains("a <b>")
+        );
+        let dots = |color: &str| html.matches(&format!("r=\"2.8\" fill=\"{color}\"")).count();
+        assert_eq!(
+            (dots("#c62828"), dots("#e69a00")),
+            (7, 5),
+            "every failure is drawn"
+        );
+        let successes = html.matches("r=\"1.3\"").count();
+        assert!((1000..=5010).contains(&successes), "{successes}");
+        assert!(
+            !html.contains("NaN") && !html.contains("inf"),
+            "a picture of numbers"
+        );
+    }
+}
