@@ -301,6 +301,9 @@ fn authority(config: &Config) -> Result<Option<Arc<Authority>>, Problem> {
 
 fn problem_of(reason: Option<Fatal>) -> Problem {
     match reason {
+        Some(Fatal::Removed) => {
+            Problem::new(Exit::Config, "this node was removed from the cluster")
+        }
         Some(fatal @ Fatal::Rebuild { .. }) => {
             Problem::new(Exit::Rebuild, "the cluster refuses this disk")
                 .because(fatal)

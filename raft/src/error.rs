@@ -59,6 +59,9 @@ pub enum Fatal {
         /// What the peer said.
         reason: String,
     },
+    /// This node was removed from the cluster, for good.
+    #[error("this node was removed from the cluster")]
+    Removed,
     /// A group stopped: its log or state cannot be written or read.
     #[error("{group} stopped: {reason}")]
     Group {

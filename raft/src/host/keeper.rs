@@ -143,8 +143,7 @@ pub(crate) async fn follow_map(inner: Arc<Inner>) {
         if state.is_bootstrapped() && *state != *inner.map() {
             inner.map.send_replace(Arc::clone(&state));
             if state.removed.contains(&inner.me) {
-                let reason = format!("node {}: it was removed from the cluster", inner.me);
-                inner.fail(Fatal::Rebuild { reason });
+                inner.fail(Fatal::Removed);
                 return;
             }
             save(&inner).await;

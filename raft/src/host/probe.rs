@@ -151,7 +151,10 @@ async fn ask(inner: Arc<Inner>, peer: NodeId) {
         Ok(body) => body,
         Err(CallError::Refused(refusal)) if life::is_about(&refusal, inner.me) => {
             let reason = refusal.reason;
-            inner.fail(Fatal::Rebuild { reason });
+            inner.fail(match refusal.code {
+                life::REMOVED => Fatal::Removed,
+                _ => Fatal::Rebuild { reason },
+            });
             return;
         }
         Err(error) => {
