@@ -7,11 +7,12 @@
 //! | module | what |
 //! |---|---|
 //! | [`cluster`] | starts, kills, restarts and asks real processes |
+//! | [`rig`] | the same on real disks and a real network, all of it to be broken |
 //! | [`target`] | what checks need to know of any cluster |
 //! | [`workload`] | open-loop clients: careful ones over many sessions, careless writers with one each |
 //! | [`run`] | writers over a cluster, and the final checks |
 //! | [`scenario`] | one run from its beginning to its two verdicts |
-//! | [`faults`] | whether a fault was there |
+//! | [`faults`] | what is done to a rig, in parts that can be combined |
 //! | [`history`] | what was asked, when, and how it ended, as JSON Lines |
 //! | [`checker`] | what a history must show |
 //! | [`soak`] | faults for hours: the plan, and what may not grow |
@@ -23,6 +24,7 @@ pub mod faults;
 pub mod history;
 pub mod report;
 pub mod resources;
+pub mod rig;
 pub mod run;
 pub mod scenario;
 pub mod soak;
