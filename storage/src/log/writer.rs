@@ -42,6 +42,10 @@ pub enum Turn {
 }
 
 /// The writer of a log.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says something else about the batch in flight"
+)]
 pub(crate) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) segments: SegmentSet,
