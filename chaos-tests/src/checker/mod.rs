@@ -152,7 +152,12 @@ pub fn gaps(
             by_shard.entry(group).or_default().push(operation);
         }
     }
-    let gap = |(shard, own): (String, Vec<&Operation>)| (shard, longest_gap(own, from, to));
+    let gap = |(shard, own): (String, Vec<&Operation>)| {
+        // Before its first write nobody can say whether it would have taken one.
+        let first = own.iter().map(|it| it.end).min().unwrap_or(from);
+        let gap = longest_gap(own, from.max(first), to);
+        (shard, gap)
+    };
     by_shard.into_iter().map(gap).collect()
 }
 
