@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `GET cluster` | [`ClusterStatus`], as this node sees it |
 //! | `GET hashes` | [`StateHashes`]: a hash of each replica's state at its applied index; 503 while another asks |
+//! | `GET scrub` | `{"running", "passes", "bytes", "damage", "lastPassEnded", "repairs"}`: what reading all data has found |
+//! | `POST scrub` | 202 with the same: a pass over all data begins now |
 //! | `POST join-tokens` with `{"minutes": n}` | 201 `{"token"}` |
 //! | `DELETE nodes/ID` | 200 `{"id", "status": "leaving"}`: it is gone once its replicas are elsewhere |
 //!
@@ -19,6 +21,7 @@ use gateway::{AdminHooks, AdminReply, AdminRequest};
 use http::Method;
 use model::id::NodeId;
 use model::status::{ClusterStatus, StateHashes};
+use raft::host::ScrubReport;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -49,6 +52,15 @@ pub(crate) trait Operate: Send + Sync {
 
     /// Why another node would do better; empty when this one is well.
     fn unready(&self) -> Vec<String>;
+
+    /// Reads all stored data now, to find damage.
+    fn scrub(&self);
+
+    /// What reading all stored data has come to.
+    fn scrub_report(&self) -> ScrubReport;
+
+    /// Damaged replicas that are being rebuilt from other nodes, and what was found.
+    fn repairs(&self) -> Vec<(String, String)>;
 
     /// A token with which one new node may join.
     async fn join_token(&self, valid: Duration) -> Result<String, OperateError>;
@@ -98,6 +110,12 @@ impl Hooks {
                 json_of(200, &json!(store.hashes().await.ok_or_else(busy)?))
             }
             ("hashes", _, _) => Ok(AdminReply::MethodNotAllowed("GET, HEAD")),
+            ("scrub", &Method::POST, _) => {
+                store.scrub();
+                json_of(202, &scrub_of(&**store))
+            }
+            ("scrub", &(Method::GET | Method::HEAD), _) => json_of(200, &scrub_of(&**store)),
+            ("scrub", _, _) => Ok(AdminReply::MethodNotAllowed("GET, HEAD, POST")),
             ("join-tokens", &Method::POST, _) => {
                 let wish: TokenWish = serde_json::from_slice(&request.body)
                     .map_err(|_json| OperateError::Refused("not {\"minutes\": n}".into()))?;
@@ -119,6 +137,23 @@ impl Hooks {
             (_, _, _) => Ok(AdminReply::NotFound),
         }
     }
+}
+
+fn scrub_of(store: &dyn Operate) -> serde_json::Value {
+    let report = store.scrub_report();
+    let repairs: serde_json::Map<_, _> = store
+        .repairs()
+        .into_iter()
+        .map(|(group, what)| (group, what.into()))
+        .collect();
+    json!({
+        "running": report.running,
+        "passes": report.passes,
+        "bytes": report.bytes,
+        "damage": report.damage,
+        "lastPassEnded": report.last.map(|at| at.0),
+        "repairs": repairs,
+    })
 }
 
 #[derive(Deserialize)]
@@ -209,6 +244,19 @@ mod tests {
             Vec::new()
         }
 
+        fn scrub(&self) {}
+
+        fn scrub_report(&self) -> ScrubReport {
+            ScrubReport {
+                damage: 3,
+                ..ScrubReport::default()
+            }
+        }
+
+        fn repairs(&self) -> Vec<(String, String)> {
+            vec![("meta".to_owned(), "a flipped bit".to_owned())]
+        }
+
         async fn join_token(&self, valid: Duration) -> Result<String, OperateError> {
             Ok(format!("token for {valid:?}"))
         }
@@ -260,6 +308,13 @@ mod tests {
                 400,
                 "{wrong}"
             );
+        }
+        for (method, expected) in [(Method::POST, 202), (Method::GET, 200)] {
+            let (status, text) = ask(&hooks, method, "scrub", "").await;
+            assert_eq!(status, expected);
+            let found =
+                text.contains(r#""damage":3"#) && text.contains(r#""meta":"a flipped bit""#);
+            assert!(found, "{text}");
         }
         let (status, text) = ask(&hooks, Method::DELETE, "nodes/9", "").await;
         assert!(status == 400 && text.contains("no such node"), "{text}");

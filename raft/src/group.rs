@@ -61,7 +61,7 @@ impl ShardGroup for ShardReplica {
     }
 
     fn is_leader(&self) -> bool {
-        self.replica.role().ready
+        self.replica.leads()
     }
 
     fn leader(&self) -> Option<NodeId> {
@@ -165,6 +165,7 @@ pub(crate) async fn barrier(
         // Another may lead soon.
         let again = (Instant::now() + AGAIN).min(deadline);
         tokio::select! {
+            biased;
             changed = roles.changed() => if changed.is_err() { return Err(BarrierError::NotReady) },
             () = sleep_until(again) => {}
         }

@@ -7,7 +7,9 @@
 //! | [`transport`] | calls and streams between nodes |
 //! | `replica`, `group`, `proposer`, `reads`, `coalesce` | one replica: proposals and reads |
 //! | `log_time`, `lease`, `life`, `timing` | time, promises, old disks |
+//! | [`chance`], `blocking` | what is random, what blocks; a simulation has both in its hands |
 //! | `log_store`, `machine`, `snapshot`, `network`, `inbound` | openraft's five sides |
+//! | `fetch` | state for a replica that lost its own |
 //! | `types`, `message`, `kinds` | openraft's generics, fixed; bytes; numbers on the wire |
 //!
 //! # What holds, and who keeps it
@@ -18,8 +20,11 @@
 //! - **R-5** A command is appended at most once for each proposal, and its end is known or `Unknown` (`proposer`).
 //! - **R-6** Log time never goes back (`log_time`).
 
+mod blocking;
+pub mod chance;
 mod coalesce;
 pub mod error;
+mod fetch;
 mod group;
 pub mod host;
 mod inbound;

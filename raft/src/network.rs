@@ -288,6 +288,7 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let transfer = self.transfer(vote, &snapshot.snapshot);
         tokio::select! {
+            biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
             result = transfer => {
                 let vote = result.map_err(StreamingError::from)?;

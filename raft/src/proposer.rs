@@ -254,6 +254,7 @@ impl<K: Kind> Proposer<K> {
                     queues.bulk_after.filter(|_| !queues.bulk.is_empty())
                 };
                 tokio::select! {
+                    biased;
                     () = self.0.work.notified() => {}
                     () = until(pause) => {}
                 }

@@ -142,6 +142,7 @@ impl Replica {
             };
             let waits = self.set_role(leads, leader);
             tokio::select! {
+                biased;
                 changed = server.changed() => if changed.is_err() { break },
                 changed = applied.changed(), if waits => if changed.is_err() { break },
             }
@@ -192,6 +193,20 @@ impl Replica {
         let sent = Instant::now().checked_sub(age);
         age < self.parts.pace.lease() * 2 / 3
             && sent.is_some_and(|sent| self.parts.sleep.is_since(sent))
+    }
+
+    /// Whether this node leads and has heard so from a quorum of late. One whose disk or process hangs does not learn that
+    /// another leads: who asks it is sent elsewhere.
+    pub(crate) fn leads(&self) -> bool {
+        if !self.role().ready {
+            return false;
+        }
+        let metrics = self.parts.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let alone = metrics.membership_config.voter_ids().count() == 1;
+        let acked = metrics.last_quorum_acked;
+        alone
+            || acked.is_some_and(|acked| acked.into_inner().elapsed() < self.parts.pace.lease() * 4)
     }
 
     /// The index up to which must be read to see every write acknowledged before now. Only on the leader; by the lease if it

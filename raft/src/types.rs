@@ -24,7 +24,7 @@ impl openraft::RaftTypeConfig for Types {
     type Vote = Vote;
     type Payload = Payload;
     type Entry = Entry;
-    type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
+    type AsyncRuntime = crate::chance::Runtime;
     type Responder<T>
         = Callback<T>
     where

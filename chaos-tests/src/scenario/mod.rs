@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 pub use finish::Verdicts;
+pub(crate) use sampler::metric;
 pub use sampler::{Sample, Usage};
 
 use crate::checker::coverage::Coverage;

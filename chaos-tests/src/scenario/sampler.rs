@@ -140,7 +140,7 @@ async fn usage(target: &Target, position: usize) -> Option<Usage> {
 }
 
 /// The value of a metric without labels.
-fn metric(page: &str, name: &str) -> Option<u64> {
+pub(crate) fn metric(page: &str, name: &str) -> Option<u64> {
     let line = page
         .lines()
         .find(|line| line.split(' ').next() == Some(name))?;

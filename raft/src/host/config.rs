@@ -9,6 +9,7 @@ use storage::db::StateConfig;
 use storage::disk::Disk;
 use storage::state::StateEngine;
 
+use super::scrub::ScrubPace;
 use crate::shard::{Directory, EventSink, Peers, ServiceInbound};
 use crate::timing::Pace;
 use crate::transport;
@@ -51,6 +52,8 @@ pub struct Tuning {
     pub state: StateConfig,
     /// What a restart applies again at most, in bytes.
     pub replay_bytes: u64,
+    /// How cold data is read again.
+    pub scrub: ScrubPace,
 }
 
 impl Default for Tuning {
@@ -62,7 +65,29 @@ impl Default for Tuning {
             log: storage::log::LogConfig::default(),
             state: StateConfig::default(),
             replay_bytes: storage::state::flush::DEFAULT_REPLAY_BYTES,
+            scrub: ScrubPace::default(),
         }
+    }
+}
+
+/// Who runs the writer of the log.
+#[derive(Default)]
+pub enum LogWriter {
+    /// A thread of its own.
+    #[default]
+    Thread,
+    /// Whoever gets it here: a simulation, in which no thread may decide the order of anything.
+    #[cfg(any(test, feature = "testing"))]
+    Given(Box<dyn FnOnce(storage::log::ManualWriter) + Send>),
+}
+
+impl std::fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Thread => "Thread",
+            #[cfg(any(test, feature = "testing"))]
+            Self::Given(_) => "Given",
+        })
     }
 }
 
@@ -77,6 +102,8 @@ pub struct Engines {
     pub state: StateEngine,
     /// The folder in which the groups' state is; of no meaning for state in memory.
     pub groups: PathBuf,
+    /// Who writes the log.
+    pub writer: LogWriter,
 }
 
 /// What stands on top of the host.

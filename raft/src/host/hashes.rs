@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blocking::blocking;
 use model::id::GroupId;
 use model::status::{StateHash, StateHashes};
 use storage::state::TabletStore;
 use storage::state::digest::{digest, marked_view};
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::inner::Inner;
@@ -34,7 +34,7 @@ pub(crate) async fn hashes(inner: &Arc<Inner>) -> Option<StateHashes> {
         })
         .collect();
     let until = Instant::now() + LIMIT;
-    let reading = spawn_blocking(move || {
+    let reading = blocking(move || {
         // Held until the thread has ended, also when nobody waits any more.
         let _one_at_a_time = permit;
         let one = |(group, store): (GroupId, TabletStore)| hash(group, &store, until);

@@ -20,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::{Attached, Tuning};
+use super::health::Health;
+use super::repair::Repairs;
+use super::scrub::Scrubber;
 use super::space::Space;
 use crate::error::Fatal;
 use crate::group::{MetaReplica, ShardReplica};
@@ -88,6 +91,9 @@ pub(crate) struct Inner {
     pub(crate) map: watch::Sender<Arc<MetaState>>,
     pub(crate) peers: Mutex<BTreeMap<NodeId, PeerView>>,
     pub(crate) draining: AtomicBool,
+    pub(crate) health: Health,
+    pub(crate) repairs: Repairs,
+    pub(crate) scrub: Scrubber,
     pub(crate) fatal: watch::Sender<Option<Fatal>>,
     /// One request for hashes is served at a time.
     pub(crate) hashing: Arc<Semaphore>,
@@ -189,6 +195,7 @@ impl Inner {
     /// Waits, or returns false when the host stops.
     pub(crate) async fn pause(&self, span: Duration) -> bool {
         tokio::select! {
+            biased;
             () = self.stop.cancelled() => false,
             () = tokio::time::sleep(span) => true,
         }
@@ -294,6 +301,12 @@ impl Peers for Inner {
 }
 
 impl Inner {
+    /// Whether a peer is there that would do better than a sick node.
+    pub(crate) fn has_better(&self) -> bool {
+        let peers = self.peers.lock();
+        peers.values().any(|peer| peer.reachable && !peer.draining)
+    }
+
     /// Whether this node hands its leaderships away.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)

@@ -11,10 +11,14 @@
 //! | `probe.rs` | lives, clocks and the age of reads |
 //! | `keeper.rs` | sweeps, snapshots, flushes, the map |
 //! | `balance.rs` | who leads what; draining |
+//! | `health.rs` | whether disk and processor are fast enough to lead |
+//! | `repair.rs` | damaged replicas: set aside, and rebuilt from another node |
 //! | `placement.rs` | replicas onto nodes, one safe step at a time |
+//! | `scrub.rs` | cold data, read again |
 //! | `admit.rs` | joining |
 //! | `status.rs` | what an operator sees |
 //! | `hashes.rs` | hashes of the replicas, to compare nodes |
+//! | `inspect.rs` | what a simulation sees |
 //!
 //! **Start**: the node's own files and a new life; the log; the transport; the service; the groups, from the map that is kept
 //! locally, without waiting for the meta group; then the loops. **Stop** is the other way round.
@@ -25,18 +29,26 @@ mod bootstrap;
 mod config;
 mod groups;
 mod hashes;
+mod health;
 mod hello;
 mod inner;
+#[cfg(any(test, feature = "testing"))]
+mod inspect;
 mod keeper;
 mod placement;
 mod probe;
 mod pulse;
+mod repair;
 mod router;
+mod scrub;
 mod space;
 mod status;
 
-pub use admit::{BadToken, JoinFailed, JoinToken, Joined, Wish, join};
-pub use config::{Attached, Engines, Ground, HostConfig, Tuning};
+pub use admit::{BadToken, JoinFailed, JoinToken, Joined, Wish, join, known_peers, rejoin};
+pub use config::{Attached, Engines, Ground, HostConfig, LogWriter, Tuning};
+#[cfg(any(test, feature = "testing"))]
+pub use inspect::{Inspected, StateHash, leave_map};
+pub use scrub::{ScrubPace, ScrubReport};
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -49,15 +61,15 @@ use model::status::{ClusterStatus, StateHashes};
 use model::time::Clock;
 use parking_lot::{Mutex, RwLock};
 use storage::disk::{Disk, RealDisk};
-use storage::life::LifeCounter;
-use storage::log::{LogEngine, LogStats};
+use storage::life::{LifeCounter, LifeError};
+use storage::log::{LogEngine, LogStats, OpenError};
 use storage::state::StateEngine;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::blocking::blocking;
 use crate::error::{Fatal, StartError};
 use crate::lease::SleepWatch;
 use crate::life::Memory;
@@ -105,6 +117,7 @@ impl Engines {
             own,
             state,
             groups,
+            writer: LogWriter::Thread,
         })
     }
 }
@@ -116,14 +129,35 @@ struct Opened {
     map: MetaState,
 }
 
-fn open(engines: &Engines, config: &HostConfig) -> Result<Opened, StartError> {
-    let me = config.transport.identity.node();
-    let (log, recovery) = LogEngine::open(Arc::clone(&engines.log), config.tuning.log.clone())
-        .map_err(|error| StartError::Log(Box::new(error)))?;
+fn open_log(engines: &mut Engines, config: &HostConfig) -> Result<LogEngine, StartError> {
+    let (disk, sizes) = (Arc::clone(&engines.log), config.tuning.log.clone());
+    let opened = match std::mem::take(&mut engines.writer) {
+        LogWriter::Thread => LogEngine::open(disk, sizes),
+        #[cfg(any(test, feature = "testing"))]
+        LogWriter::Given(give) => {
+            LogEngine::open_manual(disk, sizes).map(|(log, writer, recovery)| {
+                give(writer);
+                (log, recovery)
+            })
+        }
+    };
+    let (log, recovery) = opened.map_err(|error| match error {
+        OpenError::Damaged(_) => StartError::Damaged(Box::new(error)),
+        other => StartError::Log(Box::new(other)),
+    })?;
     tracing::info!(?recovery, "log opened");
-    let life = LifeCounter::open(&engines.log).map_err(|error| StartError::Log(Box::new(error)))?;
-    let memory = Memory::open(Arc::clone(&engines.own), life).map_err(StartError::Memory)?;
-    let map = match memory.map().map_err(StartError::Memory)? {
+    Ok(log)
+}
+
+fn open(engines: &mut Engines, config: &HostConfig) -> Result<Opened, StartError> {
+    let me = config.transport.identity.node();
+    let log = open_log(engines, config)?;
+    let life = LifeCounter::open(&engines.log).map_err(|error| match error {
+        LifeError::Damaged => StartError::Damaged(Box::new(error)),
+        LifeError::Io(_) => StartError::Log(Box::new(error)),
+    })?;
+    let memory = Memory::open(Arc::clone(&engines.own), life).map_err(of_own_files)?;
+    let map = match memory.map().map_err(of_own_files)? {
         Some(map) if map.node != me => {
             return Err(StartError::OtherNode {
                 found: map.node,
@@ -140,6 +174,13 @@ fn open(engines: &Engines, config: &HostConfig) -> Result<Opened, StartError> {
     Ok(Opened { log, memory, map })
 }
 
+fn of_own_files(error: std::io::Error) -> StartError {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => StartError::Damaged(Box::new(error)),
+        _ => StartError::Memory(error),
+    }
+}
+
 impl Host {
     /// Starts a host on real disks and QUIC. `attach` builds the service on the host's ground.
     ///
@@ -151,10 +192,9 @@ impl Host {
         attach: impl FnOnce(Ground) -> Attached,
     ) -> Result<Self, StartError> {
         let transport = config.transport.clone();
-        let (engines, config) =
-            spawn_blocking(move || Engines::on_disk(&config).map(|it| (it, config)))
-                .await
-                .map_err(|error| StartError::Config(error.to_string()))??;
+        let (engines, config) = blocking(move || Engines::on_disk(&config).map(|it| (it, config)))
+            .await
+            .map_err(|error| StartError::Config(error.to_string()))??;
         let connect = |inbound| Transport::start(transport, inbound);
         Self::start_on(config, engines, clock, connect, attach).await
     }
@@ -165,13 +205,13 @@ impl Host {
     /// See [`StartError`].
     pub async fn start_on(
         config: HostConfig,
-        engines: Engines,
+        mut engines: Engines,
         clock: Arc<dyn Clock>,
         connect: impl FnOnce(Arc<dyn Inbound>) -> Result<Transport, crate::transport::StartError>,
         attach: impl FnOnce(Ground) -> Attached,
     ) -> Result<Self, StartError> {
         let (opened, engines, config) =
-            spawn_blocking(move || open(&engines, &config).map(|opened| (opened, engines, config)))
+            blocking(move || open(&mut engines, &config).map(|opened| (opened, engines, config)))
                 .await
                 .map_err(|error| StartError::Config(error.to_string()))??;
         let me = config.transport.identity.node();
@@ -199,6 +239,9 @@ impl Host {
             map: watch::Sender::new(Arc::new(opened.map)),
             peers: Mutex::default(),
             draining: AtomicBool::new(false),
+            health: health::Health::default(),
+            repairs: repair::Repairs::default(),
+            scrub: scrub::Scrubber::default(),
             fatal: watch::Sender::new(None),
             hashing: Arc::new(Semaphore::new(1)),
             tasks: TaskTracker::new(),
@@ -232,6 +275,10 @@ impl Host {
         inner.tasks.spawn(probe::run(Arc::clone(inner)));
         inner.tasks.spawn(keeper::sweep(Arc::clone(inner)));
         inner.tasks.spawn(keeper::bound(Arc::clone(inner)));
+        inner.tasks.spawn(health::disk(Arc::clone(inner)));
+        inner.tasks.spawn(health::cpu(Arc::clone(inner)));
+        inner.tasks.spawn(scrub::run(Arc::clone(inner)));
+        inner.tasks.spawn(scrub::suspects(Arc::clone(inner)));
         inner.tasks.spawn(keeper::follow_map(Arc::clone(inner)));
         inner.tasks.spawn(balance::run(Arc::clone(inner)));
         inner.tasks.spawn(placement::run(Arc::clone(inner)));
@@ -283,6 +330,32 @@ impl Host {
         lost.map(|opened| opened.replica.parts.group).collect()
     }
 
+    /// Why another node would do better: this one's disk or processor is slow, and a peer is well.
+    #[must_use]
+    pub fn slow(&self) -> Vec<&'static str> {
+        match self.inner.has_better() {
+            true => self.inner.health.reasons(),
+            false => Vec::new(),
+        }
+    }
+
+    /// Replicas of this node that are damaged and are being rebuilt, and what was found.
+    #[must_use]
+    pub fn repairs(&self) -> BTreeMap<GroupId, String> {
+        self.inner.repairs.list()
+    }
+
+    /// Reads all cold data now, instead of when its time comes.
+    pub fn scrub(&self) {
+        self.inner.scrub.ask();
+    }
+
+    /// What scrubbing has come to.
+    #[must_use]
+    pub fn scrub_report(&self) -> ScrubReport {
+        self.inner.scrub.report()
+    }
+
     /// Whether the disk is short of space, so that this node refuses writes.
     #[must_use]
     pub fn is_disk_short(&self) -> bool {
@@ -293,6 +366,18 @@ impl Host {
     #[cfg(test)]
     pub(crate) fn pretend_space(&self, size: u64, free: u64) {
         self.inner.space.judge(size, free);
+    }
+
+    /// Takes the disk to be slow from now on, or no more; a test's.
+    #[cfg(test)]
+    pub(crate) fn pretend_slow(&self, slow: bool) {
+        self.inner.health.pretend(slow);
+    }
+
+    /// The node's life: how often its disk was started or has lived on for some seconds.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.inner.memory.life()
     }
 
     /// Figures of the log, for metrics; none when the host has stopped.
@@ -358,18 +443,19 @@ impl Host {
         opened.replica.parts.store.clone()
     }
 
-    /// What a join does, without the exchange over QUIC: the new node's id and map.
+    /// What a join does, without the exchange over QUIC: the new node's id and map. The same request gets the same id.
     ///
     /// # Errors
     /// When the meta group does not take it.
     #[cfg(any(test, feature = "testing"))]
     pub async fn admit_for_test(
         &self,
+        request: model::id::RequestId,
         region: model::id::RegionId,
         address: model::meta::NodeAddress,
         replaces: Option<NodeId>,
     ) -> Result<(NodeId, MetaState), JoinFailed> {
-        admit::admit_for_test(&self.inner, region, address, replaces).await
+        admit::admit_for_test(&self.inner, request, region, address, replaces).await
     }
 
     /// Stops everything: loops, groups, transport, log. Hands nothing over: see [`Self::drain`].
@@ -385,8 +471,14 @@ impl Host {
         if timeout(STOP, inner.tasks.wait()).await.is_err() {
             tracing::warn!(left = inner.tasks.len(), "tasks of the host did not end");
         }
+        // Whoever comes back with an old disk is to be known after our own restart, too.
+        let memory = Arc::clone(&inner.memory);
+        let saved = blocking(move || memory.save_peers()).await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(%error, "the peers' lives were not saved");
+        }
         let log = inner.log.lock().take();
-        let closed = spawn_blocking(move || log.map_or(Ok(()), LogEngine::close)).await;
+        let closed = blocking(move || log.map_or(Ok(()), LogEngine::close)).await;
         if let Ok(Err(error)) = closed {
             tracing::error!(%error, "the log was not closed cleanly");
         }

@@ -27,6 +27,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut count: u32 = 0;
     loop {
         tokio::select! {
+            biased;
             () = inner.stop.cancelled() => return,
             _ = beats.tick() => {}
         }

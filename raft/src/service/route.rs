@@ -10,9 +10,11 @@ use bytes::Bytes;
 use model::id::{GroupId, NodeId, SessionId};
 use model::placement;
 use model::service::Refused;
-use rand::seq::IndexedRandom;
+use rand::Rng as _;
+use rand::seq::IndexedRandom as _;
 use tokio::time::Instant;
 
+use crate::chance;
 use crate::service::Inner;
 use crate::service::error::{TryError, Why};
 use crate::service::wire::{Reply, Request};
@@ -103,9 +105,7 @@ impl Inner {
         } else {
             others = fresh;
         }
-        others
-            .choose(&mut rand::rng())
-            .copied()
+        chance::draw(|chance| others.choose(chance).copied())
             .ok_or(TryError::NotReady(Why::NoQuorum))
     }
 
@@ -137,6 +137,7 @@ impl Inner {
         let call = links.peers.call(to, group, frame, timeout);
         let answer = match links.directory.local(group) {
             Some(local) => tokio::select! {
+                biased;
                 answer = call => answer,
                 () = leader_other_than(&local, to) => Err(PeerError::Lost),
             },
@@ -197,5 +198,5 @@ async fn leader_other_than(local: &Arc<dyn ShardGroup>, node: NodeId) {
 
 /// Five to fifty milliseconds, so that those who wait for the same thing do not come back together.
 pub(super) fn pause() -> Duration {
-    Duration::from_millis(rand::random_range(5..=50))
+    Duration::from_millis(chance::draw(|chance| chance.random_range(5..=50)))
 }

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rustix::process::setpriority_process;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::blocking::is_alone;
 use crate::service::error::{TryError, Why};
 
 /// Work on more than this many bytes is large.
@@ -58,7 +59,7 @@ impl Work {
         bytes: usize,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, TryError> {
-        if bytes <= LARGE_BYTES {
+        if bytes <= LARGE_BYTES || is_alone() {
             return Ok(job());
         }
         let _permit = self
@@ -104,7 +105,7 @@ mod tests {
         (thread::current().id(), nice)
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn small_work_stays_and_large_work_goes_to_a_nice_thread() {
         let work = Work::new(2);
         let (me, nice) = here();
@@ -119,7 +120,7 @@ mod tests {
         );
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn a_panic_reaches_its_caller_and_the_threads_go_on() {
         let work = Arc::new(Work::new(1));
         let one = Arc::clone(&work);

@@ -28,7 +28,7 @@ const LOCK: &str = "log.lock";
 /// Dropping it closes it: what was taken is written first, which may take a sync of the disk.
 #[derive(Debug)]
 pub struct LogEngine {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -131,6 +131,17 @@ impl Drop for LogEngine {
 
 #[cfg(any(test, feature = "testing"))]
 impl ManualWriter {
+    /// From now on a step ends between a batch's write and its sync ([`super::Turn::Written`]).
+    pub fn by_halves(&mut self) {
+        self.0.by_halves = true;
+    }
+
+    /// Waits until there is something to do, or the log is closed. Safe to cancel.
+    pub fn work_arrives(&self) -> impl Future<Output = ()> + Send + use<> {
+        let shared = Arc::clone(&self.0.shared);
+        async move { shared.queue.arrives().await }
+    }
+
     /// Does one step: at most one batch, one watermark, or one attempt at a full disk.
     pub fn turn(&mut self) -> super::Turn {
         self.0.turn()
@@ -140,7 +151,7 @@ impl ManualWriter {
     pub fn work(&mut self) -> super::Turn {
         loop {
             let turn = self.turn();
-            if turn != super::Turn::Worked {
+            if !matches!(turn, super::Turn::Worked | super::Turn::Written) {
                 return turn;
             }
         }

@@ -46,6 +46,9 @@ pub(crate) struct Op {
 pub(crate) struct Queue {
     state: Mutex<QueueState>,
     work: Condvar,
+    /// Wakes a writer that is driven by a task.
+    #[cfg(any(test, feature = "testing"))]
+    arrived: Notify,
     /// Wakes those who wait for room.
     pub(crate) room: Notify,
 }
@@ -83,7 +86,7 @@ impl Queue {
         state.ops.push_back(op);
         if wake && !state.urgent {
             state.urgent = true;
-            self.work.notify_one();
+            self.wake();
         }
         Ok(())
     }
@@ -112,6 +115,26 @@ impl Queue {
                 ops.append(&mut state.ops);
             }
             committed.append(&mut state.committed);
+        }
+    }
+
+    fn wake(&self) {
+        self.work.notify_one();
+        #[cfg(any(test, feature = "testing"))]
+        self.arrived.notify_one();
+    }
+
+    /// Waits until there is urgent work or the queue is closed. Safe to cancel.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) async fn arrives(&self) {
+        loop {
+            {
+                let state = self.state.lock();
+                if state.urgent || state.closed {
+                    return;
+                }
+            }
+            self.arrived.notified().await;
         }
     }
 
@@ -154,7 +177,7 @@ impl Queue {
     /// Takes no more operations, and wakes the writer.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
-        self.work.notify_one();
+        self.wake();
         self.room.notify_waiters();
     }
 

@@ -31,6 +31,8 @@ use super::watermark::{Mark, Watermark};
 pub enum Turn {
     /// Something; look again at once.
     Worked,
+    /// A batch was written, and the next step syncs it. Only of a writer that is driven by half steps.
+    Written,
     /// Nothing to do until there is work, or this time has passed.
     Idle(Option<Duration>),
     /// The disk or the log is full; try again after the retry time.
@@ -61,6 +63,10 @@ pub(crate) struct Writer {
     settling: bool,
     /// When a spare segment could last not be had.
     without_spare: Option<Instant>,
+    /// Whether a step ends between a write and its sync, so that a simulation can crash there.
+    pub(super) by_halves: bool,
+    /// The batch in flight is written, and not yet synced.
+    written: bool,
     ended: bool,
     _lock: DiskLock,
 }
@@ -95,6 +101,8 @@ impl Writer {
             unmarked_since: None,
             settling: false,
             without_spare: None,
+            by_halves: false,
+            written: false,
             ended: false,
             _lock: start.lock,
         };
@@ -116,7 +124,7 @@ impl Writer {
     pub(crate) fn run(mut self) {
         loop {
             match self.turn() {
-                Turn::Worked => {}
+                Turn::Worked | Turn::Written => {}
                 Turn::Idle(limit) => self.shared.queue.wait(limit),
                 Turn::Full => self
                     .shared
@@ -132,7 +140,10 @@ impl Writer {
         if self.ended {
             return Turn::Ended;
         }
-        match self.step() {
+        self.shared.syncing.set(Some(Instant::now()));
+        let done = self.step();
+        self.shared.syncing.set(None);
+        match done {
             Ok(turn) => turn,
             Err(error) => {
                 self.fail(&error);
@@ -165,9 +176,16 @@ impl Writer {
             return Ok(Turn::Idle(None));
         };
         let started = Instant::now();
-        let written = active
-            .file
-            .write_at(self.batch.bytes(), self.position.into());
+        let mut written = Ok(());
+        if !std::mem::take(&mut self.written) {
+            written = active
+                .file
+                .write_at(self.batch.bytes(), self.position.into());
+            if written.is_ok() && self.by_halves {
+                self.written = true;
+                return Ok(Turn::Written);
+            }
+        }
         // A full disk may show at the sync; then nothing is known about the pages, and all is written again.
         match written.and_then(|()| active.file.sync_data()) {
             Ok(()) => self.land(started.elapsed())?,
@@ -356,6 +374,7 @@ impl Writer {
         stats.segments = self.segments.used();
         stats.segments_free = self.segments.free();
         stats.oldest_groups = self.segments.oldest_groups();
+        stats.oldest_generation = self.segments.oldest();
     }
 
     fn publish_room(&self) {

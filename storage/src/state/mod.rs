@@ -82,6 +82,9 @@ pub trait Tablet: Send + Sync + fmt::Debug + 'static {
     /// When the store cannot be read at all; damaged values are counted instead.
     fn scrub(&self, from: &ScrubCursor, max_bytes: u64) -> Result<ScrubStep, TabletError>;
 
+    /// Reads that met damage since the tablet was opened; cheap. Above zero, the replica is to be repaired from another one.
+    fn damaged_reads(&self) -> u64;
+
     /// Figures for operators.
     fn stats(&self) -> TabletStats;
 }

@@ -3,7 +3,7 @@
 //! Fed from inside `apply`, so nothing here waits: a bounded history and bounded queues, and what does not fit is
 //! dropped and said to be. Bodies in it are sealed, as the state machine has them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use model::id::{GroupId, SessionId, TenantId, Version};
@@ -64,7 +64,7 @@ pub(super) enum Heard {
 struct GroupHub {
     history: VecDeque<Arc<Event>>,
     bytes: usize,
-    subscribers: HashMap<Who, Vec<Arc<Subscriber>>>,
+    subscribers: BTreeMap<Who, Vec<Arc<Subscriber>>>,
 }
 
 fn weight(event: &Event) -> usize {

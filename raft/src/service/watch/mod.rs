@@ -166,6 +166,7 @@ async fn next(mut watch: Watch) -> Option<(Change, Watch)> {
             }
         };
         let next = tokio::select! {
+            biased;
             () = closed.cancelled() => return None,
             next = turn => next,
         };

@@ -144,6 +144,7 @@ async fn carry(
                 tokio::time::sleep_until(last).await;
             }
             both.net.when(|net| net.is_open(way)).await;
+            both.net.arrived(way, bytes.as_ref().map_or(0, Bytes::len));
             if to.send((written, bytes)).await.is_err() {
                 return;
             }

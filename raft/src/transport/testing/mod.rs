@@ -60,14 +60,20 @@ impl Default for Link {
 
 type Way = (NodeId, NodeId);
 
+/// Hears of everything that arrives: from whom, at whom, and how many bytes.
+pub type Observer = Arc<dyn Fn(NodeId, NodeId, usize) + Send + Sync>;
+
 struct State {
     random: StdRng,
     everywhere: Link,
     links: BTreeMap<Way, Link>,
     cuts: BTreeSet<Way>,
     seats: BTreeMap<NodeId, mpsc::Sender<MemoryConnection>>,
+    /// How often a node has joined: what was made in an earlier life of it reaches nobody.
+    lives: BTreeMap<NodeId, u64>,
     next: u64,
     connections: BTreeMap<u64, Arc<Both>>,
+    observer: Option<Observer>,
 }
 
 struct Inner {
@@ -101,8 +107,10 @@ impl Net {
             links: BTreeMap::new(),
             cuts: BTreeSet::new(),
             seats: BTreeMap::new(),
+            lives: BTreeMap::new(),
             next: 0,
             connections: BTreeMap::new(),
+            observer: None,
         };
         Self(Arc::new(Inner {
             seed,
@@ -126,6 +134,7 @@ impl Net {
         let carrier = Carrier::Memory(Port {
             net: self.clone(),
             node,
+            life: self.next_life(node),
         });
         let transport = NodeTransport::new(node, carrier, (Timing::default(), limits), inbound);
         for connection in self.connections_of(node) {
@@ -149,6 +158,18 @@ impl Net {
             }
         });
         Transport(Arc::new(transport))
+    }
+
+    /// From now on, tells the observer what arrives.
+    pub fn observe(&self, observer: Observer) {
+        self.0.state.lock().observer = Some(observer);
+    }
+
+    fn arrived(&self, (from, to): Way, bytes: usize) {
+        let observer = self.0.state.lock().observer.clone();
+        if let Some(observer) = observer {
+            observer(from, to, bytes);
+        }
     }
 
     /// Nothing from `from` reaches `to` any more.
@@ -189,6 +210,7 @@ impl Net {
 
     /// The node falls silent in the middle of whatever it does. Its transport is of no more use; drop it.
     pub fn crash(&self, node: NodeId) {
+        self.next_life(node);
         self.0.state.lock().seats.remove(&node);
         for connection in self.connections_of(node) {
             let side = connection.side_of(node);
@@ -199,6 +221,13 @@ impl Net {
                 connection.end(side.other(), "the peer is silent");
             });
         }
+    }
+
+    fn next_life(&self, node: NodeId) -> u64 {
+        let mut state = self.0.state.lock();
+        let life = state.lives.entry(node).or_default();
+        *life += 1;
+        *life
     }
 
     fn connections_of(&self, node: NodeId) -> Vec<Arc<Both>> {
@@ -277,6 +306,7 @@ impl PartialEq for Link {
 pub(in crate::transport) struct Port {
     net: Net,
     node: NodeId,
+    life: u64,
 }
 
 impl Port {
@@ -293,7 +323,11 @@ impl Port {
             tokio::time::sleep(net.delay(way)).await;
             net.when(|net| net.is_open(way)).await;
         }
-        let seat = net.0.state.lock().seats.get(&to).cloned();
+        let seat = {
+            let state = net.0.state.lock();
+            let lives = state.lives.get(&from) == Some(&self.life);
+            state.seats.get(&to).cloned().filter(|_| lives)
+        };
         let Some(seat) = seat else {
             // As with a real one, silence until the dial is given up.
             return std::future::pending().await;
@@ -306,7 +340,13 @@ impl Port {
     }
 
     pub(in crate::transport) fn close(&self) {
-        self.net.0.state.lock().seats.remove(&self.node);
+        {
+            let mut state = self.net.0.state.lock();
+            if state.lives.get(&self.node) != Some(&self.life) {
+                return;
+            }
+            state.seats.remove(&self.node);
+        }
         for both in self.net.connections_of(self.node) {
             both.close(both.side_of(self.node), codes::DONE, b"the node stops");
         }

@@ -3,6 +3,8 @@
 //! Nodes can be killed (what was not synced is gone), started again, wiped, cut off. Time is tokio's. Nothing here is for
 //! production.
 
+mod faults;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use model::codec::Blob;
-use model::id::{ChunkId, GroupId, NodeId, RegionId, ShardId, TenantId};
+use model::id::{ChunkId, GroupId, NodeId, RegionId, RequestId, ShardId, TenantId};
 use model::meta::NodeAddress;
 use model::shard::{Command, Event, Outcome};
 use model::state::Key;
@@ -21,8 +23,10 @@ use storage::memory::MemoryDisk;
 use storage::state::StateEngine;
 use tokio::time::Instant;
 
+pub use faults::Image;
+
 use crate::error::StartError;
-use crate::host::{Attached, Engines, Host, HostConfig, Tuning};
+use crate::host::{Attached, Engines, Host, HostConfig, LogWriter, Tuning};
 use crate::shard::{EventSink, ProposeError, ServiceInbound, ShardGroup};
 use crate::transport::ca::{Authority, ClusterName, Validity};
 use crate::transport::testing::Net;
@@ -228,6 +232,7 @@ impl Cluster {
             own: Arc::new(machine.own.clone()),
             state: StateEngine::Memory(machine.state.clone()),
             groups: std::path::PathBuf::new(),
+            writer: LogWriter::Thread,
         };
         let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(&machine.clock);
         let net = self.net.clone();
@@ -302,9 +307,10 @@ impl Cluster {
     /// When the cluster does not admit it, or gives it another id.
     pub async fn admit(&mut self, through: NodeId, replaces: Option<NodeId>) -> NodeId {
         let address = address(self.machines.len() as u64 + 1);
+        let request = RequestId(rand::random());
         let granted = self
             .host(through)
-            .admit_for_test(region(), address, replaces)
+            .admit_for_test(request, region(), address, replaces)
             .await;
         let (node, meta) = granted.expect("the cluster admits a node");
         self.add(node);

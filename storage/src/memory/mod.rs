@@ -4,7 +4,11 @@
 //! [`MemoryDisk::crash`] undoes every commit that was not flushed, as a crash would. A snapshot is one file, a sorted dump
 //! of the stored form. Not for large states: a flush visits all keys.
 
-use std::collections::BTreeMap;
+mod damage;
+mod dump;
+mod versions;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,12 +18,15 @@ use model::state::{Key, StateError, StateRead};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::TabletError;
+use crate::keys;
 use crate::snapshot::place::{MemoryFiles, Place};
-use crate::snapshot::{Snapshot, SnapshotManifest, StoreKind};
+use crate::snapshot::receiver::staged;
+use crate::snapshot::{FileEntry, Snapshot, SnapshotManifest, StoreKind};
 use crate::state::flush::{Ledger, Odometer};
 use crate::state::store::{Draft, Home};
 use crate::state::{ScrubCursor, ScrubStep, Tablet, TabletStats, Txn, Unflushed, View};
-use crate::{format, keys};
+use dump::{Contents, load, push};
+use versions::{Versions, at, prune};
 
 const DUMP: &str = "dump";
 const COMMIT_BYTES: u64 = 64;
@@ -45,14 +52,45 @@ struct Group {
     next: Mutex<u64>,
 }
 
-impl MemoryDisk {
-    /// Undoes every commit that was not flushed. Tablets that were open before keep what they show, and what is committed to
-    /// them from now on is lost.
-    pub fn crash(&self) {
-        for group in self.0.groups.lock().values() {
-            let durable = group.tablet.read().durable_copy(&self.0.odometer);
-            *group.tablet.write() = Arc::new(durable);
+impl Group {
+    /// What a crash leaves of it.
+    fn durable_copy(&self, odometer: &Odometer) -> Self {
+        let tablet = self.tablet.read().durable_copy(odometer);
+        let snapshot = self.snapshot.lock().as_ref().map(|(manifest, files)| {
+            let files = files.lock().clone();
+            (manifest.clone(), Arc::new(Mutex::new(files)))
+        });
+        let staging = self.staging.lock().clone();
+        let next = *self.next.lock();
+        Self {
+            number: self.number,
+            tablet: RwLock::new(Arc::new(tablet)),
+            snapshot: Mutex::new(snapshot),
+            staging: Arc::new(Mutex::new(staging)),
+            next: Mutex::new(next),
         }
+    }
+}
+
+impl MemoryDisk {
+    /// Undoes every commit that was not flushed. What was open before keeps what it shows, and whatever is committed,
+    /// snapshotted or installed through it from now on is lost.
+    pub fn crash(&self) {
+        for group in self.0.groups.lock().values_mut() {
+            let durable = group.durable_copy(&self.0.odometer);
+            *group = Arc::new(durable);
+        }
+    }
+
+    /// A disk of its own with what this one holds durably now, as an old backup of it would.
+    #[must_use]
+    pub fn image(&self) -> Self {
+        let image = Self::default();
+        for (number, group) in &*self.0.groups.lock() {
+            let durable = group.durable_copy(&image.0.odometer);
+            image.0.groups.lock().insert(*number, Arc::new(durable));
+        }
+        image
     }
 
     /// From now on there is no room for a snapshot, or there is again.
@@ -73,6 +111,11 @@ impl MemoryDisk {
         groups
             .get(&group)
             .is_some_and(|group| group.snapshot.lock().is_some())
+    }
+
+    /// Forgets a group: it is as if it never was.
+    pub fn forget(&self, group: u32) {
+        self.0.groups.lock().remove(&group);
     }
 
     fn room_for(&self, what: &str) -> Result<(), TabletError> {
@@ -120,6 +163,29 @@ pub(crate) struct MemoryHome {
 }
 
 impl MemoryHome {
+    /// What has arrived, and what it holds.
+    fn arrived<'a>(
+        &self,
+        manifest: &'a SnapshotManifest,
+        staging: &Place,
+    ) -> Result<(&'a FileEntry, Vec<u8>, Contents), TabletError> {
+        let [file] = manifest.files.as_slice() else {
+            return Err(TabletError::refused("it is not one dump"));
+        };
+        let Place::Memory(staging) = staging else {
+            return Err(TabletError::refused("it did not arrive in memory"));
+        };
+        let dump = staging.lock().get(&staged(file)).cloned();
+        let dump = dump.ok_or(TabletError::Incomplete { files: 1 })?;
+        let contents = load(&dump, self.group.number)?;
+        if contents.applied != manifest.applied {
+            return Err(TabletError::damaged(
+                "the snapshot holds another commit than it says",
+            ));
+        }
+        Ok((file, dump, contents))
+    }
+
     fn number(&self) -> u64 {
         let mut next = self.group.next.lock();
         *next += 1;
@@ -162,27 +228,18 @@ impl Home for MemoryHome {
         Ok(Place::Memory(Arc::clone(&self.group.staging)))
     }
 
+    fn verify(&self, manifest: &SnapshotManifest, staging: &Place) -> Result<(), TabletError> {
+        self.arrived(manifest, staging).map(drop)
+    }
+
     fn install(
         &self,
         manifest: &SnapshotManifest,
         staging: &Place,
+        _verified: bool,
     ) -> Result<(u64, Snapshot), TabletError> {
         self.disk.room_for("an installation")?;
-        let [file] = manifest.files.as_slice() else {
-            return Err(TabletError::refused("it is not one dump"));
-        };
-        let Place::Memory(staging) = staging else {
-            return Err(TabletError::refused("it did not arrive in memory"));
-        };
-        let name = crate::snapshot::receiver::staged(file);
-        let dump = staging.lock().get(&name).cloned();
-        let dump = dump.ok_or(TabletError::Incomplete { files: 1 })?;
-        let contents = load(&dump, self.group.number)?;
-        if contents.applied != manifest.applied {
-            return Err(TabletError::damaged(
-                "the snapshot holds another commit than it says",
-            ));
-        }
+        let (file, dump, contents) = self.arrived(manifest, staging)?;
         let odometer = self.disk.0.odometer.clone();
         let tablet = MemoryTablet::new(self.group.number, odometer, contents);
         let files = MemoryFiles::default();
@@ -196,19 +253,10 @@ impl Home for MemoryHome {
     }
 
     fn remove(&self) -> Result<(), TabletError> {
-        self.disk.0.groups.lock().remove(&self.group.number);
+        self.disk.forget(self.group.number);
         Ok(())
     }
 }
-
-/// A tablet's content, all of it durable.
-#[derive(Debug, Default)]
-struct Contents {
-    values: BTreeMap<Key, Bytes>,
-    applied: Option<Bytes>,
-}
-
-type Versions = Vec<(u64, Option<Bytes>)>;
 
 /// A tablet in memory.
 struct MemoryTablet {
@@ -223,6 +271,9 @@ struct Shared {
     applied: Option<Bytes>,
     ledger: Ledger,
     flushed: Flushed,
+    /// Values that are not what was written, and how often one was met.
+    bad: BTreeSet<Key>,
+    met: AtomicU64,
     /// Views by the commit that they show.
     views: Mutex<BTreeMap<u64, usize>>,
 }
@@ -241,24 +292,6 @@ impl Shared {
         let oldest = views.keys().next().copied().unwrap_or(self.now);
         oldest.min(self.flushed.at)
     }
-}
-
-fn at(versions: &Versions, moment: u64) -> Option<&Bytes> {
-    let shown = versions.iter().rev().find(|(commit, _)| *commit <= moment);
-    shown.and_then(|(_, value)| value.as_ref())
-}
-
-/// Drops versions that nobody sees; says whether any is left.
-fn prune(versions: &mut Versions, horizon: u64) -> bool {
-    let hidden = versions
-        .iter()
-        .rposition(|(commit, _)| *commit <= horizon)
-        .unwrap_or(0);
-    versions.drain(..hidden);
-    !matches!(versions.as_slice(), [] | [(_, None)])
-        || versions
-            .first()
-            .is_some_and(|(commit, _)| *commit > horizon)
 }
 
 impl std::fmt::Debug for MemoryTablet {
@@ -282,6 +315,8 @@ impl MemoryTablet {
                 applied: contents.applied,
                 ..Flushed::default()
             },
+            bad: BTreeSet::new(),
+            met: AtomicU64::new(0),
             views: Mutex::default(),
         };
         Self {
@@ -314,7 +349,9 @@ impl MemoryTablet {
             values: values.collect(),
             applied: shared.flushed.applied.clone(),
         };
-        Self::new(self.group, odometer.clone(), contents)
+        let copy = Self::new(self.group, odometer.clone(), contents);
+        copy.shared.write().bad.clone_from(&shared.bad);
+        copy
     }
 
     fn dump(&self) -> (Option<Bytes>, Vec<u8>) {
@@ -327,6 +364,11 @@ impl MemoryTablet {
         for (key, versions) in &shared.values {
             if let Some(value) = at(versions, shared.now) {
                 push(&mut out, &keys::encode(key), value);
+                if shared.bad.contains(key)
+                    && let Some(last) = out.last_mut()
+                {
+                    *last ^= 1;
+                }
             }
         }
         (shared.applied.clone(), out)
@@ -357,6 +399,8 @@ impl Tablet for MemoryTablet {
         let mut bytes = COMMIT_BYTES + wide(applied.len());
         for (key, value) in txn.changes() {
             bytes += wide(keys::encode(key).len() + value.map_or(0, Bytes::len));
+            // What is written anew is whole.
+            shared.bad.remove(key);
             let versions = shared.values.entry(*key).or_default();
             versions.push((shared.now, value.cloned()));
             if !prune(versions, horizon) {
@@ -393,19 +437,38 @@ impl Tablet for MemoryTablet {
         Ok(shared.ledger.unflushed(shared.flushed.written))
     }
 
-    fn scrub(&self, _from: &ScrubCursor, _max_bytes: u64) -> Result<ScrubStep, TabletError> {
-        // Memory keeps no checksums: it is not a disk.
-        let values = wide(self.shared.read().values.len());
-        Ok(ScrubStep {
-            values,
-            ..ScrubStep::default()
-        })
+    fn scrub(&self, from: &ScrubCursor, max_bytes: u64) -> Result<ScrubStep, TabletError> {
+        let shared = self.shared.read();
+        let mut step = ScrubStep::default();
+        for (key, versions) in &shared.values {
+            let encoded = keys::encode(key);
+            if encoded.as_ref() < from.0.as_slice() {
+                continue;
+            }
+            if step.bytes >= max_bytes {
+                step.next = Some(ScrubCursor(encoded.to_vec()));
+                return Ok(step);
+            }
+            if shared.bad.contains(key) {
+                shared.damaged();
+                step.damaged += 1;
+            }
+            let value = versions.last().and_then(|(_, value)| value.as_ref());
+            step.values += 1;
+            step.bytes += wide(encoded.len() + value.map_or(0, Bytes::len));
+        }
+        Ok(step)
+    }
+
+    fn damaged_reads(&self) -> u64 {
+        self.shared.read().met.load(Ordering::Relaxed)
     }
 
     fn stats(&self) -> TabletStats {
         let shared = self.shared.read();
         TabletStats {
             keys: wide(shared.values.len()),
+            damaged_reads: shared.met.load(Ordering::Relaxed),
             ..TabletStats::default()
         }
     }
@@ -432,6 +495,9 @@ impl Drop for MemoryView {
 impl StateRead for MemoryView {
     fn get(&self, key: &Key) -> Result<Option<Bytes>, StateError> {
         let shared = self.shared.read();
+        if shared.bad.contains(key) {
+            return Err(shared.damaged());
+        }
         let versions = shared.values.get(key);
         Ok(versions
             .and_then(|versions| at(versions, self.moment))
@@ -445,50 +511,11 @@ impl StateRead for MemoryView {
         let same = range.take_while(|(key, _)| discriminant(*key) == kind);
         let shown =
             same.filter_map(|(key, versions)| Some((*key, at(versions, self.moment)?.clone())));
-        Ok(shown.take(limit).collect())
-    }
-}
-
-/// One entry of a dump: lengths of key and stored value, then both.
-fn push(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    let stored = format::seal(key, value);
-    let lengths = (u16::try_from(key.len()), u32::try_from(stored.len()));
-    let (Ok(key_length), Ok(length)) = lengths else {
-        unreachable!("keys are short, and values are bounded by the model");
-    };
-    out.extend_from_slice(&key_length.to_le_bytes());
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(key);
-    out.extend_from_slice(&stored);
-}
-
-fn load(mut dump: &[u8], group: u32) -> Result<Contents, TabletError> {
-    let mut contents = Contents::default();
-    let mut identity = None;
-    let cut = || TabletError::damaged("the dump is cut");
-    while !dump.is_empty() {
-        let (head, rest) = dump.split_first_chunk::<2>().ok_or_else(cut)?;
-        let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
-        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        let key = rest.split_at_checked(usize::from(u16::from_le_bytes(*head)));
-        let (key, rest) = key.ok_or_else(cut)?;
-        let (stored, rest) = rest.split_at_checked(length).ok_or_else(cut)?;
-        let value =
-            format::open(key, stored).map_err(|bad| TabletError::damaged(bad.to_string()))?;
-        let value = Bytes::copy_from_slice(value);
-        if key == keys::IDENTITY {
-            identity = Some(value);
-        } else if key == keys::APPLIED {
-            contents.applied = Some(value);
-        } else {
-            let key = keys::decode(key).map_err(|bad| TabletError::damaged(bad.to_string()))?;
-            contents.values.insert(key, value);
+        let found: Vec<_> = shown.take(limit).collect();
+        match found.iter().any(|(key, _)| shared.bad.contains(key)) {
+            true => Err(shared.damaged()),
+            false => Ok(found),
         }
-        dump = rest;
-    }
-    match identity {
-        Some(bytes) if bytes[..] == group.to_be_bytes() => Ok(contents),
-        _ => Err(TabletError::refused("it is of another group")),
     }
 }
 

@@ -1,0 +1,85 @@
+//! Seeds of the simulation: for a minute, twice for one trace, and those that once failed, by name.
+//!
+//! `SECONDS=600 cargo test -p chaos-tests --test simulation` runs them for longer, `SEED=n` begins elsewhere. The first seed of
+//! a run comes from the time of day and is printed, so that no two runs of the tests look at the same ones.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use chaos_tests::sim::{self, Credentials};
+
+/// Events that a failure shows.
+const TAIL: usize = 4_000;
+/// How long seeds are run when nobody says otherwise.
+const SECONDS: u64 = 60;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn holds(seed: u64) {
+    let outcome = sim::run(seed, &Credentials::make(), TAIL);
+    if let Some(violation) = outcome.violation {
+        panic!("{}\nseed {seed}: {violation}", outcome.tail);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let credentials = Credentials::make();
+    for seed in [11, 12, 13, 14] {
+        let one = sim::run(seed, &credentials, 0);
+        let other = sim::run(seed, &credentials, 0);
+        assert_eq!(one.trace, other.trace, "seed {seed}");
+        assert!(one.trace.1 > 1_000, "a run of next to nothing");
+    }
+    let (one, other) = (sim::run(11, &credentials, 0), sim::run(12, &credentials, 0));
+    assert_ne!(one.trace, other.trace, "seeds differ");
+}
+
+#[test]
+fn no_promise_is_broken_in_a_minute_of_seeds() {
+    let span = Duration::from_secs(number("SECONDS").unwrap_or(SECONDS));
+    let today = SystemTime::now().duration_since(UNIX_EPOCH);
+    let first = number("SEED").unwrap_or_else(|| today.map_or(0, |since| since.as_secs()) << 8);
+    let credentials = Credentials::make();
+    let (next, done) = (AtomicU64::new(first), AtomicU64::new(0));
+    let operations = AtomicU64::new(0);
+    let began = Instant::now();
+    let work = || {
+        while began.elapsed() < span {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let outcome = sim::run(seed, &credentials, TAIL);
+            if let Some(violation) = outcome.violation {
+                panic!(
+                    "{}\nseed {seed}: {violation}\nrepeat it: cargo run -p chaos-tests --bin simulate -- --seeds {seed} --trace",
+                    outcome.tail
+                );
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+            let count = outcome.coverage.get("operations").copied().unwrap_or(0);
+            operations.fetch_add(count, Ordering::Relaxed);
+        }
+    };
+    let threads = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(8);
+    println!("seeds from {first} on, {threads} at a time");
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    let (done, operations) = (done.into_inner(), operations.into_inner());
+    println!("{done} seeds, {operations} operations");
+    assert!(
+        done > 0 && operations > 50 * done,
+        "clients did next to nothing"
+    );
+}
+
+#[test]
+fn the_first_seed_holds() {
+    holds(1);
+}
