@@ -152,7 +152,12 @@ pub fn gaps(
             by_shard.entry(group).or_default().push(operation);
         }
     }
-    let gap = |(shard, own): (String, Vec<&Operation>)| (shard, longest_gap(own, from, to));
+    let gap = |(shard, own): (String, Vec<&Operation>)| {
+        // Before its first write nobody can say whether it would have taken one.
+        let first = own.iter().map(|it| it.end).min().unwrap_or(from);
+        let gap = longest_gap(own, from.max(first), to);
+        (shard, gap)
+    };
     by_shard.into_iter().map(gap).collect()
 }
 
@@ -275,5 +280,18 @@ mod tests {
             longest_gap(&history, 950, 3000),
             Duration::from_micros(2000)
         );
+    }
+
+    #[test]
+    fn a_shard_has_no_gap_before_its_first_write_and_one_that_ends_with_silence() {
+        let region = model::id::RegionId::new(1).unwrap();
+        let id = model::id::SessionId::new(region, model::id::Slot::wrapping(0), [7; 16]);
+        let mut history = [20, 21, 22].map(|number| operation(number, End::Ok, Some(number)));
+        for operation in &mut history {
+            operation.session = id.to_string();
+        }
+        let gap = |to| gaps(&history, 6, 0, to)["r1-s0"];
+        assert_eq!(gap(2200), Duration::from_micros(100));
+        assert_eq!(gap(3000), Duration::from_micros(800));
     }
 }

@@ -23,6 +23,8 @@ use crate::history::{Action, End, Operation, Shown};
 
 /// Most operations under way: past it the load waits, and counts the time as latency.
 const MOST_UNDER_WAY: usize = 2000;
+/// No shard has fewer sessions than this, as far as clients can see to it.
+const LEAST_IN_SHARD: usize = 2;
 /// A session with an end has one so far ahead, in milliseconds.
 const ENDS_IN: std::ops::Range<u64> = 1500..6000;
 
@@ -82,8 +84,15 @@ impl Mix {
             first.spawn(Arc::clone(&shared).carry_out(plan, number, Instant::now()));
         }
         while first.join_next().await.is_some() {}
+        let mut number = self.sessions as u64;
+        while shared.pool.lock().has_empty_shard() && number < self.sessions as u64 * 10 {
+            let plan = self.create(&mut random);
+            let create = Arc::clone(&shared).carry_out(plan, number, Instant::now());
+            create.await;
+            number += 1;
+        }
         let mut tasks = JoinSet::new();
-        tasks.spawn(shared.run(random, stop.clone()));
+        tasks.spawn(shared.run(random, number, stop.clone()));
         Running { stop, tasks }
     }
 
@@ -169,17 +178,32 @@ impl Pool {
     /// A session: first one of the shards, so that each has the same load, then one in it.
     fn pick(&self, dice: u32) -> Option<&Known> {
         let shards = u32::from(DEFAULT_SHARDS);
-        let shard = |known: &&Known| {
-            let id = known.id.parse::<SessionId>().ok();
-            id.is_some_and(|id| u32::from(shard_of(id.slot(), DEFAULT_SHARDS).0) == dice % shards)
-        };
-        let own: Vec<&Known> = self.sessions.iter().filter(shard).collect();
+        let own = self.of_shard(dice % shards);
         let all = || self.sessions.iter().collect();
         let among = if own.is_empty() { all() } else { own };
-        among
-            .get((dice / shards) as usize % among.len().max(1))
-            .copied()
+        let at = (dice / shards) as usize % among.len().max(1);
+        among.get(at).copied()
     }
+
+    fn of_shard(&self, shard: u32) -> Vec<&Known> {
+        let own = |known: &&Known| shard_in(&known.id) == Some(shard);
+        self.sessions.iter().filter(own).collect()
+    }
+
+    /// Whether a deletion leaves its shard sessions enough: one without any takes no write, which would look like a fault.
+    fn may_delete(&self, id: &str) -> bool {
+        shard_in(id).is_some_and(|shard| self.of_shard(shard).len() > LEAST_IN_SHARD)
+    }
+
+    fn has_empty_shard(&self) -> bool {
+        let mut shards = 0..u32::from(DEFAULT_SHARDS);
+        shards.any(|shard| self.of_shard(shard).len() < LEAST_IN_SHARD)
+    }
+}
+
+fn shard_in(id: &str) -> Option<u32> {
+    let id: SessionId = id.parse().ok()?;
+    Some(u32::from(shard_of(id.slot(), DEFAULT_SHARDS).0))
 }
 
 struct Shared {
@@ -190,11 +214,11 @@ struct Shared {
 }
 
 impl Shared {
-    async fn run(self: Arc<Self>, mut random: ChaCha8Rng, stop: CancellationToken) {
+    async fn run(self: Arc<Self>, mut random: ChaCha8Rng, first: u64, stop: CancellationToken) {
         let mut period = tokio::time::interval(Duration::from_secs(1) / self.mix.rate);
         period.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut under_way = JoinSet::new();
-        for number in self.mix.sessions as u64.. {
+        for number in first.. {
             let due = tokio::select! {
                 () = stop.cancelled() => break,
                 due = period.tick() => due,
@@ -215,6 +239,16 @@ impl Shared {
         while under_way.join_next().await.is_some() {}
     }
 
+    /// Takes a session that is to be deleted away from the others, if its shard can spare it.
+    fn leave(&self, id: &str) -> bool {
+        let mut pool = self.pool.lock();
+        let may = pool.may_delete(id);
+        if may {
+            pool.sessions.retain(|known| known.id != id);
+        }
+        may
+    }
+
     fn is_short(&self) -> bool {
         let mut pool = self.pool.lock();
         let short = pool.sessions.len() + pool.creating < self.mix.sessions;
@@ -232,8 +266,11 @@ impl Shared {
         let may_end = known
             .as_ref()
             .map_or(plan.ends, |known| known.ends && plan.ends);
+        let last = known
+            .as_ref()
+            .is_some_and(|known| plan.action == Action::Delete && !self.leave(&known.id));
         let renews = plan.action == Action::Renew;
-        let action = if renews && !may_end {
+        let action = if last || (renews && !may_end) {
             Action::Read
         } else {
             plan.action
