@@ -168,7 +168,7 @@ impl Rig {
     #[must_use]
     pub fn written(&self) -> Vec<PathBuf> {
         let disks = self.disks.iter().map(|disk| disk.path().to_owned());
-        let nodes = (0..self.count()).map(|node| self.files.node(node).join("pspd.log"));
+        let nodes = (0..self.count()).map(|node| self.files.node(node));
         disks.chain(nodes).collect()
     }
 

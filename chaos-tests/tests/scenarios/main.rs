@@ -12,6 +12,10 @@ mod s02_leader_killed_every_two_seconds;
 mod s03_leader_paused_beyond_its_lease;
 mod s04_minority_and_majority;
 mod s05_deaf_mute_partial_ring;
+mod s08_sync_fails_or_lies;
+mod s10_slow_disk_or_processor;
+mod s12_wiped_or_old_disk;
+mod s13_wall_clocks_jump;
 mod s14_all_links_lossy;
 
 /// The nodes' program, as this package builds it.

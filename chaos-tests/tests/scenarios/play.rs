@@ -12,6 +12,11 @@ use rand_chacha::ChaCha8Rng;
 /// Within what a region serves again when all its nodes are back.
 pub(crate) const SERVES_WITHIN: Duration = Duration::from_secs(10);
 
+/// A node that is not ready after so long is refused.
+const REFUSED_AFTER: Duration = Duration::from_secs(8);
+/// Within what a node with an empty disk has joined.
+const JOINS_WITHIN: Duration = Duration::from_secs(30);
+
 /// A running scenario.
 pub(crate) struct Play {
     pub(crate) rig: Rig,
@@ -85,12 +90,49 @@ impl Play {
         self.rig.until(what, SERVES_WITHIN, serves).await
     }
 
+    /// Waits whether a node that came back with a disk that has less than it should is ready by itself; if it is not, it is
+    /// refused: then it joins with an empty disk in place of its old id, as an operator would have it do.
+    pub(crate) async fn until_there_or_rejoined(&self, node: usize) {
+        let sponsor = (node + 1) % self.rig.count();
+        let mut period = tokio::time::interval(Duration::from_millis(250));
+        let from = tokio::time::Instant::now();
+        while from.elapsed() < REFUSED_AFTER {
+            period.tick().await;
+            if self.rig.is_ready(node).await {
+                self.scenario
+                    .note(&format!("node {node} is ready by itself"));
+                println!("node {node} is ready by itself after {:?}", from.elapsed());
+                return;
+            }
+        }
+        let ended = self.rig.ended(node);
+        self.scenario.note(&format!("node {node} is refused"));
+        println!("node {node} is refused (its process: {ended:?}); it joins under a new id");
+        self.rig.kill(node);
+        self.rig.disk(node).wipe().expect("an empty disk");
+        let id = u64::try_from(node).expect("few nodes") + 1;
+        let joined = self.rig.rejoin(node, id, sponsor).await;
+        joined.expect("a node can join in its place");
+        let ready = || self.rig.is_ready(node);
+        let what = "the node is there under a new id";
+        self.rig.until(what, JOINS_WITHIN, ready).await;
+    }
+
     /// The end: everything healed by now, all checks, both verdicts.
     ///
     /// # Panics
     /// When one of them is no pass.
     pub(crate) async fn finish(self) {
         let Self { rig, scenario, .. } = self;
+        for node in 0..rig.count() {
+            let panics = rig.log(node).matches("panicked at").count();
+            assert_eq!(
+                panics,
+                0,
+                "node {node} panicked; {}",
+                rig.folder().display()
+            );
+        }
         let verdicts = scenario.finish().await;
         let (shard, gap) = &verdicts.longest_gap;
         println!(

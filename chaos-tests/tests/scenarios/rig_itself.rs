@@ -125,6 +125,8 @@ async fn every_fault_takes_hold_under_load_and_can_be_taken_back() {
     ];
     for fault in &mut faults {
         play.scenario.note(&fault.label());
+        play.scenario
+            .cover(format!("{} was tried", fault.label()), true);
         comes_and_goes(&play.rig, fault.as_mut()).await;
     }
     play.finish().await;

@@ -1,0 +1,106 @@
+//! Scenario 10: a leader with few writes a second, with slow syncs, with little processor time; then a follower.
+//!
+//! Leadership leaves the sick node. A sick follower costs the others next to nothing: a quorum does without it.
+
+use std::time::Duration;
+
+use chaos_tests::faults::Fault;
+use chaos_tests::faults::disk::{BadSync, Sync};
+use chaos_tests::faults::pressure::{SlowDisk, SlowProcessor};
+use chaos_tests::rig::RigConfig;
+use chaos_tests::scenario::Rules;
+use chaos_tests::workload::Mix;
+
+use crate::play::Play;
+
+/// Within what a sick node leads nothing any more.
+const LEAVES_WITHIN: Duration = Duration::from_secs(20);
+/// How long the load is measured.
+const MEASURES: Duration = Duration::from_secs(6);
+
+fn sick(node: usize) -> [Box<dyn Fault>; 3] {
+    [
+        Box::new(SlowDisk::new(node, 20)),
+        Box::new(BadSync::new(node, Sync::Waits(Duration::from_millis(200)))),
+        Box::new(SlowProcessor::new(node, 10)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "needs root: make chaos"]
+async fn leadership_leaves_a_sick_node() {
+    let seed = crate::seed("10");
+    let config = RigConfig::new(crate::PSPD, seed);
+    let mix = Mix {
+        rate: 100,
+        large_percent: 0,
+        ..Mix::new(seed)
+    };
+    let play = Play::begin("10 leader", config, Rules::default(), mix).await;
+    for kind in 0..3 {
+        play.rig.until_balanced(Duration::from_secs(60)).await;
+        let victim = play.leader().await;
+        let [first, second, third] = sick(victim);
+        let mut fault = [first, second, third].into_iter().nth(kind).expect("three");
+        play.inject(fault.as_mut());
+        let target = &play.rig.target();
+        let leads_nothing = || async {
+            let leaders = target.leaders().await;
+            leaders.len() == 6 && leaders.values().all(|leader| *leader != victim)
+        };
+        let what = "the sick node leads nothing";
+        let took = play.rig.until(what, LEAVES_WITHIN, leads_nothing).await;
+        println!("{}: leaders left after {took:?}", fault.label());
+        play.heal(fault.as_mut());
+    }
+    play.until_serves().await;
+    play.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "needs root: make chaos"]
+async fn a_sick_follower_costs_next_to_nothing() {
+    let seed = crate::seed("10");
+    let config = RigConfig::new(crate::PSPD, seed);
+    let mix = Mix {
+        rate: 100,
+        large_percent: 0,
+        ..Mix::new(seed)
+    };
+    let play = Play::begin("10 follower", config, Rules::default(), mix).await;
+    let victim = play.leader().await;
+    // Sick until it leads nothing: from then on it is a follower.
+    let mut fault = SlowDisk::new(victim, 20);
+    let well = p99(&play).await;
+    play.inject(&mut fault);
+    let target = &play.rig.target();
+    let leads_nothing = || async {
+        let leaders = target.leaders().await;
+        leaders.len() == 6 && leaders.values().all(|leader| *leader != victim)
+    };
+    let what = "the sick node leads nothing";
+    play.rig.until(what, LEAVES_WITHIN, leads_nothing).await;
+    let sick = p99(&play).await;
+    println!("99th percentile of writes: {well:?} before, {sick:?} with a sick follower");
+    play.heal(&mut fault);
+    play.until_serves().await;
+    assert!(
+        sick <= well.mul_f64(1.2),
+        "{well:?} before, {sick:?} beside"
+    );
+    play.finish().await;
+}
+
+/// The 99th percentile of the writes of a while.
+async fn p99(play: &Play) -> Duration {
+    let from = play.scenario.history().now();
+    play.scenario.until_passed(MEASURES).await;
+    let operations = play.scenario.history().operations();
+    let writes = operations
+        .iter()
+        .filter(|operation| operation.is_acknowledged() && operation.due >= from);
+    let mut latencies: Vec<u64> = writes.map(|operation| operation.latency()).collect();
+    latencies.sort_unstable();
+    assert!(latencies.len() > 100, "{} writes", latencies.len());
+    Duration::from_micros(latencies[latencies.len() * 99 / 100])
+}
