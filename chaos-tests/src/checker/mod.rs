@@ -116,15 +116,19 @@ pub fn by_session(operations: &[Operation]) -> BTreeMap<&str, Vec<&Operation>> {
 }
 
 /// The longest time between two successful writes, or from the last of them to `to`, that reaches beyond `from`
-/// (microseconds).
+/// (microseconds). It counts from when a write was due: where nobody wants to write, nobody waits.
 #[must_use]
 pub fn longest_gap<'a>(
     operations: impl IntoIterator<Item = &'a Operation>,
     from: u64,
     to: u64,
 ) -> Duration {
-    let mut ends: Vec<u64> = operations
+    let writes: Vec<&Operation> = operations
         .into_iter()
+        .filter(|operation| operation.action.writes())
+        .collect();
+    let mut ends: Vec<u64> = writes
+        .iter()
         .filter(|operation| operation.is_acknowledged() && operation.end <= to)
         .map(|operation| operation.end)
         .collect();
@@ -133,11 +137,21 @@ pub fn longest_gap<'a>(
     ends.retain(|end| *end > from);
     ends.insert(0, first.unwrap_or(from));
     ends.push(to);
-    let gap = ends.windows(2).map(|pair| pair[1] - pair[0]).max();
-    Duration::from_micros(gap.unwrap_or(0))
+    let mut longest = 0;
+    for pair in ends.windows(2) {
+        if pair[1] - pair[0] <= longest {
+            continue;
+        }
+        let waits = |write: &&&Operation| write.end > pair[0] && write.due < pair[1];
+        let first = writes.iter().filter(waits).map(|write| write.due).min();
+        if let Some(due) = first {
+            longest = longest.max(pair[1] - due.max(pair[0]));
+        }
+    }
+    Duration::from_micros(longest)
 }
 
-/// The longest gap of each shard, over all of its sessions: a shard of few writes has long ones.
+/// The longest gap of each shard, over all of its sessions.
 #[must_use]
 pub fn gaps(
     operations: &[Operation],
@@ -146,7 +160,7 @@ pub fn gaps(
     to: u64,
 ) -> BTreeMap<String, Duration> {
     let mut by_shard: BTreeMap<String, Vec<&Operation>> = BTreeMap::new();
-    for operation in operations.iter().filter(|it| it.is_acknowledged()) {
+    for operation in operations.iter().filter(|it| it.action.writes()) {
         if let Ok(id) = operation.session.parse() {
             let group = placement::group_of(id, shards).to_string();
             by_shard.entry(group).or_default().push(operation);
@@ -271,15 +285,26 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_gap_is_between_successes() {
-        let history = [1, 2, 3, 9, 10].map(|number| operation(number, End::Ok, Some(number)));
-        assert_eq!(longest_gap(&history, 0, 1000), Duration::from_micros(600));
-        // It began before the time that is asked about, or has not ended by then.
-        assert_eq!(longest_gap(&history, 500, 1000), Duration::from_micros(600));
-        assert_eq!(
-            longest_gap(&history, 950, 3000),
-            Duration::from_micros(2000)
-        );
+    fn the_longest_gap_is_between_successes_while_a_write_is_due() {
+        let acknowledged = |(due, end): (u64, u64)| Operation {
+            due: due * 100,
+            ..operation(end, End::Ok, Some(end))
+        };
+        let mut history = vec![(0, 1), (1, 2), (2, 3), (3, 9), (9, 10)];
+        let gap = |history: &[(u64, u64)], from, to| {
+            let operations: Vec<Operation> = history.iter().copied().map(acknowledged).collect();
+            longest_gap(&operations, from, to)
+        };
+        assert_eq!(gap(&history, 0, 1000), Duration::from_micros(600));
+        // It began before the time that is asked about.
+        assert_eq!(gap(&history, 500, 1000), Duration::from_micros(600));
+        // Nobody wanted to write after the last.
+        assert_eq!(gap(&history, 950, 3000), Duration::from_micros(100));
+        // Somebody did, and it has not ended by then.
+        history.push((12, 40));
+        assert_eq!(gap(&history, 950, 3000), Duration::from_micros(1800));
+        // What came late is no gap for the shard when it was not due before.
+        assert_eq!(gap(&[(0, 1), (8, 9)], 0, 900), Duration::from_micros(100));
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::play::Play;
 
 /// Within what others lead the shards of a node whose syncs fail.
 const MOVES_WITHIN: Duration = Duration::from_secs(5);
+/// Within what a node ends that can write no more. It lets what is in flight end first.
+const ENDS_WITHIN: Duration = Duration::from_secs(25);
 /// How long a node lies before its power goes.
 const LIES_FOR: Duration = Duration::from_secs(4);
 
@@ -37,11 +39,12 @@ async fn a_failed_sync_acknowledges_nothing_and_moves_the_leaders() {
         };
         let what = "others lead all shards";
         let took = play.rig.until(what, MOVES_WITHIN, elsewhere).await;
-        println!(
-            "leaders moved {took:?} after the fault; the process ended with {:?}",
-            play.rig.ended(victim)
-        );
+        println!("leaders moved {took:?} after the fault");
         play.heal(&mut bad);
+        let ends = || async { play.rig.ended(victim).is_some() };
+        let what = "a node whose sync failed ends";
+        let took = play.rig.until(what, ENDS_WITHIN, ends).await;
+        println!("it ended {took:?} later with {:?}", play.rig.ended(victim));
         play.rig.begin(victim);
         play.until_serves().await;
     }

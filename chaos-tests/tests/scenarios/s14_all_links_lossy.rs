@@ -61,7 +61,7 @@ async fn lossy_links_cost_time_and_nothing_else() {
             .cover(format!("packets were {what}"), count > 5);
     }
     for node in 0..play.rig.count() {
-        let most = memory(play.rig.pid(node), "VmHWM:");
+        let most = memory(play.rig.pid(node), "VmHWM");
         println!("node {node} needed {} MiB", most / MIB);
         assert!(most < MEMORY, "node {node} needed {most} bytes");
     }
