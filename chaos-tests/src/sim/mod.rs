@@ -35,6 +35,7 @@ mod trace;
 mod world;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ pub fn run(seed: u64, credentials: &Arc<Credentials>, keep: usize) -> Outcome {
     let _chance = raft::chance::seeded(seed);
     panics::begin();
     let plan = Plan::new(seed);
-    let outcome = runtime.block_on(async {
+    let work = async {
         let lab = Lab::new(plan, Arc::clone(credentials), keep);
         let result = play(&lab).await;
         let violation = result.err().or_else(|| panics::seen().map(panicked));
@@ -102,10 +103,19 @@ pub fn run(seed: u64, credentials: &Arc<Credentials>, keep: usize) -> Outcome {
             coverage: lab.coverage.counts(),
             passed: lab.trace.now(),
         }
-    });
+    };
+    // The run itself may panic too; then nothing of it is left to tell but that.
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
     // What is left of the nodes ends here, and not in the middle of the next run.
     drop(runtime);
-    outcome
+    outcome.unwrap_or_else(|_panic| Outcome {
+        plan: Plan::new(seed),
+        violation: panics::seen().map(panicked),
+        trace: (0, 0),
+        tail: String::new(),
+        coverage: BTreeMap::new(),
+        passed: Duration::ZERO,
+    })
 }
 
 fn panicked(text: String) -> Violation {

@@ -252,7 +252,8 @@ impl World {
             self.looks += 1;
             self.remember();
             let states = self.looks.is_multiple_of(STATES);
-            self.observer.look(self.machines.values(), states)?;
+            self.observer
+                .look(self.machines.values(), (states, &self.excused))?;
             let now = Instant::now();
             if now >= end {
                 return Ok(());
@@ -278,7 +279,8 @@ impl World {
 
     /// Looks at all replicas and their states, now.
     pub(super) fn look(&mut self) -> Result<(), Violation> {
-        self.observer.look(self.machines.values(), true)
+        self.observer
+            .look(self.machines.values(), (true, &self.excused))
     }
 
     async fn carry_out(&mut self, todo: Todo) -> Result<(), Violation> {

@@ -19,8 +19,8 @@ use super::Host;
 use super::inner::Opened;
 use crate::{life, types};
 
-/// Values looked at together.
-const PAGE: usize = 1024;
+/// More values of a kind than a simulated state has.
+const PAGE: usize = 1 << 20;
 
 /// A replica, at one moment.
 #[derive(Debug)]
