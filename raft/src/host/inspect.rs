@@ -132,6 +132,9 @@ impl Inspected {
     ///
     /// # Errors
     /// When the state cannot be read.
+    ///
+    /// # Panics
+    /// When the state is larger than a simulation's.
     pub fn state(&self) -> Result<StateHash, StateError> {
         let view = self.store.current().view();
         let (tenant, session) = (model::id::TenantId(0), SessionId::from_bytes([0; 16]));
