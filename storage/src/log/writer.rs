@@ -42,6 +42,7 @@ pub enum Turn {
 }
 
 /// The writer of a log.
+#[expect(clippy::struct_excessive_bools, reason = "each is a state of its own")]
 pub(crate) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) segments: SegmentSet,
