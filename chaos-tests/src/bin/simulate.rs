@@ -10,11 +10,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chaos_tests::sim::{self, Credentials, Outcome};
 use clap::Parser;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// Events that a failure shows.
 const TAIL: usize = 20_000;

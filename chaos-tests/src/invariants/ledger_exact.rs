@@ -27,15 +27,17 @@ impl Ledger {
         let made = *self.made.entry((session, version)).or_insert(request);
         let by = *self.by_request.entry(request).or_insert((session, version));
         if made != request {
-            self.conflict.get_or_insert(format!(
-                "version {version} of {session} was made by two requests"
-            ));
+            self.conflict.get_or_insert_with(|| {
+                format!("version {version} of {session} was made by two requests")
+            });
         }
         if by != (session, version) {
-            self.conflict.get_or_insert(format!(
-                "a request was applied twice: it made {} of {} and {version} of {session}",
-                by.1, by.0
-            ));
+            self.conflict.get_or_insert_with(|| {
+                format!(
+                    "a request was applied twice: it made {} of {} and {version} of {session}",
+                    by.1, by.0
+                )
+            });
         }
     }
 
@@ -43,8 +45,9 @@ impl Ledger {
     pub fn buried(&mut self, session: SessionId, version: Version) {
         let first = *self.deleted.entry(session).or_insert(version);
         if first != version {
-            self.conflict
-                .get_or_insert(format!("{session} was deleted at {first} and at {version}"));
+            self.conflict.get_or_insert_with(|| {
+                format!("{session} was deleted at {first} and at {version}")
+            });
         }
     }
 }

@@ -170,7 +170,7 @@ impl Client {
                 form,
                 if_match,
             };
-            self.record(node, shared.session, kind, began, end);
+            self.record((node, shared.session), kind, began, end);
             return;
         }
     }
@@ -257,7 +257,7 @@ impl Client {
         } else {
             Kind::Read
         };
-        self.record(node, shared.session, kind, began, end);
+        self.record((node, shared.session), kind, began, end);
     }
 
     /// Makes use of what came of a write.
@@ -310,7 +310,7 @@ impl Client {
         }
     }
 
-    fn record(&self, node: NodeId, session: SessionId, kind: Kind, began: Duration, end: End) {
+    fn record(&self, (node, session): (NodeId, SessionId), kind: Kind, began: Duration, end: End) {
         let ended = self.lab.trace.now();
         self.lab.coverage.count(outcome(&kind, &end));
         let op = Op {

@@ -25,7 +25,7 @@ struct NotedFile {
 }
 
 impl NotedDisk {
-    pub(super) fn new(disk: SimDisk, node: u64, trace: Trace) -> Arc<dyn Disk> {
+    pub(super) fn make(disk: SimDisk, node: u64, trace: Trace) -> Arc<dyn Disk> {
         Arc::new(Self { disk, node, trace })
     }
 

@@ -57,107 +57,46 @@ use Fault::{
     SlowLinks, StalledDisk, Stop, SyncError, Wipe, WriteError,
 };
 
+#[rustfmt::skip]
+const MIXED: &[Fault] = &[
+    Kill, KillLeader, PowerCut, PowerCutAll, Stop, Isolate, CutOneWay, CutPair, Ring, SlowLinks, SlowDisk,
+    StalledDisk, SyncError, CutSync, WriteError, FullDisk, Rot, LostFile, OldImage, Wipe, Clock, HandOver,
+    Shorten, ShortenAndCut, Gate,
+];
+#[rustfmt::skip]
+const CRASHES: &[Fault] = &[
+    Kill, KillLeader, KillLeader, PowerCut, PowerCut, PowerCutAll, PowerCutAll, Stop, CutSync, CutSync, Isolate,
+    HandOver, SlowDisk, Shorten,
+];
+#[rustfmt::skip]
+const LINKS: &[Fault] = &[
+    Isolate, Isolate, CutOneWay, CutOneWay, CutPair, CutPair, Ring, SlowLinks, SlowLinks, HandOver, KillLeader,
+    StalledDisk,
+];
+#[rustfmt::skip]
+const DISKS: &[Fault] = &[
+    SlowDisk, StalledDisk, SyncError, CutSync, WriteError, FullDisk, FullDisk, Rot, Rot, LostFile, OldImage, Wipe,
+    PowerCut, PowerCutAll, Kill,
+];
+#[rustfmt::skip]
+const CLOCKS: &[Fault] = &[Clock, Clock, Clock, KillLeader, PowerCutAll, Isolate, HandOver, CutOneWay];
+#[rustfmt::skip]
+const SNAPSHOTS: &[Fault] = &[
+    Shorten, ShortenAndCut, ShortenAndCut, Kill, KillLeader, PowerCut, PowerCutAll, FullDisk, Wipe, Isolate,
+    SlowLinks,
+];
+const GATE: &[Fault] = &[Gate, Gate, Gate, Isolate, KillLeader, StalledDisk];
+
 /// What is drawn from, each as often as it stands there.
 const fn menu(style: Style) -> &'static [Fault] {
     match style {
-        Style::Mixed => &[
-            Kill,
-            KillLeader,
-            PowerCut,
-            PowerCutAll,
-            Stop,
-            Isolate,
-            CutOneWay,
-            CutPair,
-            Ring,
-            SlowLinks,
-            SlowDisk,
-            StalledDisk,
-            SyncError,
-            CutSync,
-            WriteError,
-            FullDisk,
-            Rot,
-            LostFile,
-            OldImage,
-            Wipe,
-            Clock,
-            HandOver,
-            Shorten,
-            ShortenAndCut,
-            Gate,
-        ],
-        Style::Crashes => &[
-            Kill,
-            KillLeader,
-            KillLeader,
-            PowerCut,
-            PowerCut,
-            PowerCutAll,
-            PowerCutAll,
-            Stop,
-            CutSync,
-            CutSync,
-            Isolate,
-            HandOver,
-            SlowDisk,
-            Shorten,
-        ],
-        Style::Links => &[
-            Isolate,
-            Isolate,
-            CutOneWay,
-            CutOneWay,
-            CutPair,
-            CutPair,
-            Ring,
-            SlowLinks,
-            SlowLinks,
-            HandOver,
-            KillLeader,
-            StalledDisk,
-        ],
-        Style::Disks => &[
-            SlowDisk,
-            StalledDisk,
-            SyncError,
-            CutSync,
-            WriteError,
-            FullDisk,
-            FullDisk,
-            Rot,
-            Rot,
-            LostFile,
-            OldImage,
-            Wipe,
-            PowerCut,
-            PowerCutAll,
-            Kill,
-        ],
-        Style::Clocks => &[
-            Clock,
-            Clock,
-            Clock,
-            KillLeader,
-            PowerCutAll,
-            Isolate,
-            HandOver,
-            CutOneWay,
-        ],
-        Style::Snapshots => &[
-            Shorten,
-            ShortenAndCut,
-            ShortenAndCut,
-            Kill,
-            KillLeader,
-            PowerCut,
-            PowerCutAll,
-            FullDisk,
-            Wipe,
-            Isolate,
-            SlowLinks,
-        ],
-        Style::Gate => &[Gate, Gate, Gate, Isolate, KillLeader, StalledDisk],
+        Style::Mixed => MIXED,
+        Style::Crashes => CRASHES,
+        Style::Links => LINKS,
+        Style::Disks => DISKS,
+        Style::Clocks => CLOCKS,
+        Style::Snapshots => SNAPSHOTS,
+        Style::Gate => GATE,
     }
 }
 

@@ -223,7 +223,7 @@ impl Machine {
         let give = move |writer| {
             *slot.lock() = Some(tasks.spawn(write_log(writer, pace)));
         };
-        let noted = |disk: &SimDisk| NotedDisk::new(disk.clone(), self.node.0, lab.trace.clone());
+        let noted = |disk: &SimDisk| NotedDisk::make(disk.clone(), self.node.0, lab.trace.clone());
         Engines {
             log: noted(&self.log),
             own: noted(&self.own),

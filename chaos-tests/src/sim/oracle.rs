@@ -118,7 +118,8 @@ impl One<'_> {
             match &op.end {
                 // A deletion is told the version that it ended.
                 End::Written { version, .. } if form(op) == Some(&Form::Delete) => {
-                    if if_match.is_some_and(|named| named != *version) {
+                    let other = if_match.is_some_and(|named| named != *version);
+                    if other {
                         return Err(self.wrong("its condition named another version", &[op]));
                     }
                 }
@@ -333,19 +334,19 @@ impl One<'_> {
             {
                 return Err(self.wrong("a session that is there was not found", &[there, op]));
             }
-            let alive = match (&op.end, form(op)) {
-                (End::Found { .. }, _)
-                | (
-                    End::Written {
-                        replayed: false, ..
-                    },
-                    Some(_),
-                ) => true,
-                (End::Refused(Refused::VersionMismatch { .. } | Refused::Expired { .. }), _) => {
-                    true
+            let writes = matches!(
+                op.end,
+                End::Written {
+                    replayed: false,
+                    ..
                 }
-                _ => false,
-            };
+            );
+            let shown = matches!(
+                op.end,
+                End::Found { .. }
+                    | End::Refused(Refused::VersionMismatch { .. } | Refused::Expired { .. })
+            );
+            let alive = shown || writes;
             if alive
                 && let Some(gone) = gone
                 && gone.ended < op.began

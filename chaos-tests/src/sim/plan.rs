@@ -79,6 +79,9 @@ pub struct Plan {
 
 impl Plan {
     /// What the seed decides.
+    ///
+    /// # Panics
+    /// Never: every list that is drawn from has something in it.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut dice = StdRng::seed_from_u64(seed ^ 0x5EED);

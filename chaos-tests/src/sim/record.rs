@@ -26,7 +26,7 @@ impl Content {
     pub(super) fn of(stored: &Stored) -> Self {
         let summary = stored.sections.summary();
         Self {
-            name: summary.name.to_string(),
+            name: summary.name.clone(),
             tag: summary
                 .tags
                 .first()

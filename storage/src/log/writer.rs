@@ -42,10 +42,7 @@ pub enum Turn {
 }
 
 /// The writer of a log.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each says something else about the batch in flight"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a state of its own")]
 pub(crate) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) segments: SegmentSet,
@@ -144,10 +141,7 @@ impl Writer {
         if self.ended {
             return Turn::Ended;
         }
-        self.shared.syncing.set(Some(Instant::now()));
-        let done = self.step();
-        self.shared.syncing.set(None);
-        match done {
+        match self.step() {
             Ok(turn) => turn,
             Err(error) => {
                 self.fail(&error);
@@ -378,7 +372,6 @@ impl Writer {
         stats.segments = self.segments.used();
         stats.segments_free = self.segments.free();
         stats.oldest_groups = self.segments.oldest_groups();
-        stats.oldest_generation = self.segments.oldest();
     }
 
     fn publish_room(&self) {
