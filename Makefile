@@ -43,9 +43,10 @@ chaos: ## Run the fault scenarios that need root: power cuts, lossy networks, si
 	@.ci/setup build chaos
 	@.ci/chaos
 
-soak: ## Draw faults for HOURS (default 1), as root; stops at the first violation
+soak: ## Draw faults for HOURS (default 1), as root; stops at the first violation (SEED and FROM repeat one)
 	@.ci/setup build chaos
-	cargo run -p chaos-tests --bin soak -- --hours $(HOURS)
+	cargo build --workspace --all-features --bin pspd
+	cargo run --workspace --all-features --bin soak -- --hours $(HOURS) $(if $(SEED),--seed $(SEED)) $(if $(FROM),--from $(FROM))
 
 mutants: ## Break the product in ten ways and show that the tests notice (about an hour)
 	@.ci/setup build chaos

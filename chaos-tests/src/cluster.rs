@@ -16,6 +16,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use crate::target::Target;
+
 /// One node, as `dev.json` has it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Node {
@@ -123,6 +125,20 @@ impl Cluster {
     #[must_use]
     pub const fn http(&self) -> &reqwest::Client {
         &self.http
+    }
+
+    /// What checks need to know of this cluster.
+    ///
+    /// # Panics
+    /// When the cluster has ended.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        Target {
+            api_key: self.api_key(),
+            nodes: self.nodes(),
+            http: self.http.clone(),
+            folders: vec![self.dir.clone()],
+        }
     }
 
     /// The folder with all data.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checker::{self, Tally};
 use crate::cluster::Cluster;
 use crate::history::History;
-use crate::workload::{self, Writer};
+use crate::workload::{self, Document, Writer};
 
 /// A number from the environment, for longer runs than the everyday one.
 #[must_use]
@@ -101,6 +101,7 @@ impl Load {
         period: Duration,
     ) -> Self {
         let history = Arc::new(History::default());
+        let document = Arc::new(Document::new(0));
         let stop = CancellationToken::new();
         let mut writers = JoinSet::new();
         let mut first = BTreeMap::new();
@@ -113,6 +114,7 @@ impl Load {
                 api_key: cluster.api_key(),
                 period,
                 bytes: 512,
+                document: Arc::clone(&document),
             };
             writers.spawn(writer.run(cluster.http().clone(), Arc::clone(&history), stop.clone()));
         }
@@ -197,7 +199,7 @@ pub async fn revision_now(cluster: &Cluster, session: &str) -> u64 {
                 .expect("an entity tag")
                 .to_str()
                 .expect("text");
-            return workload::revision(tag).expect("a revision");
+            return workload::version(tag).expect("a version").revision;
         }
     }
     unreachable!("a quorum of nodes lives, so one of them answers");

@@ -3,6 +3,9 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET cluster` | [`ClusterStatus`], as this node sees it |
+//! | `GET hashes` | [`StateHashes`]: a hash of each replica's state at its applied index; 503 while another asks |
+//! | `GET scrub` | `{"running", "passes", "bytes", "damage", "lastPassEnded", "repairs"}`: what reading all data has found |
+//! | `POST scrub` | 202 with the same: a pass over all data begins now |
 //! | `POST join-tokens` with `{"minutes": n}` | 201 `{"token"}` |
 //! | `DELETE nodes/ID` | 200 `{"id", "status": "leaving"}`: it is gone once its replicas are elsewhere |
 //!
@@ -17,7 +20,8 @@ use async_trait::async_trait;
 use gateway::{AdminHooks, AdminReply, AdminRequest};
 use http::Method;
 use model::id::NodeId;
-use model::status::ClusterStatus;
+use model::status::{ClusterStatus, StateHashes};
+use raft::host::ScrubReport;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -43,8 +47,20 @@ pub(crate) trait Operate: Send + Sync {
     /// This node's view of the cluster.
     fn status(&self) -> ClusterStatus;
 
+    /// What each replica here holds; reads all of it. Nothing while another call does.
+    async fn hashes(&self) -> Option<StateHashes>;
+
     /// Why another node would do better; empty when this one is well.
     fn unready(&self) -> Vec<String>;
+
+    /// Reads all stored data now, to find damage.
+    fn scrub(&self);
+
+    /// What reading all stored data has come to.
+    fn scrub_report(&self) -> ScrubReport;
+
+    /// Damaged replicas that are being rebuilt from other nodes, and what was found.
+    fn repairs(&self) -> Vec<(String, String)>;
 
     /// A token with which one new node may join.
     async fn join_token(&self, valid: Duration) -> Result<String, OperateError>;
@@ -89,6 +105,17 @@ impl Hooks {
         match (request.path.as_str(), &request.method, node) {
             ("cluster", &(Method::GET | Method::HEAD), _) => json_of(200, &json!(store.status())),
             ("cluster", _, _) => Ok(AdminReply::MethodNotAllowed("GET, HEAD")),
+            ("hashes", &(Method::GET | Method::HEAD), _) => {
+                let busy = || OperateError::Unavailable("another request reads the state".into());
+                json_of(200, &json!(store.hashes().await.ok_or_else(busy)?))
+            }
+            ("hashes", _, _) => Ok(AdminReply::MethodNotAllowed("GET, HEAD")),
+            ("scrub", &Method::POST, _) => {
+                store.scrub();
+                json_of(202, &scrub_of(&**store))
+            }
+            ("scrub", &(Method::GET | Method::HEAD), _) => json_of(200, &scrub_of(&**store)),
+            ("scrub", _, _) => Ok(AdminReply::MethodNotAllowed("GET, HEAD, POST")),
             ("join-tokens", &Method::POST, _) => {
                 let wish: TokenWish = serde_json::from_slice(&request.body)
                     .map_err(|_json| OperateError::Refused("not {\"minutes\": n}".into()))?;
@@ -110,6 +137,23 @@ impl Hooks {
             (_, _, _) => Ok(AdminReply::NotFound),
         }
     }
+}
+
+fn scrub_of(store: &dyn Operate) -> serde_json::Value {
+    let report = store.scrub_report();
+    let repairs: serde_json::Map<_, _> = store
+        .repairs()
+        .into_iter()
+        .map(|(group, what)| (group, what.into()))
+        .collect();
+    json!({
+        "running": report.running,
+        "passes": report.passes,
+        "bytes": report.bytes,
+        "damage": report.damage,
+        "lastPassEnded": report.last.map(|at| at.0),
+        "repairs": repairs,
+    })
 }
 
 #[derive(Deserialize)]
@@ -176,7 +220,9 @@ mod tests {
     use super::*;
     use crate::clock::SystemClock;
 
-    struct Fake;
+    struct Fake {
+        reading: bool,
+    }
 
     #[async_trait]
     impl Operate for Fake {
@@ -187,8 +233,28 @@ mod tests {
             }
         }
 
+        async fn hashes(&self) -> Option<StateHashes> {
+            (!self.reading).then(|| StateHashes {
+                node: 7,
+                ..StateHashes::default()
+            })
+        }
+
         fn unready(&self) -> Vec<String> {
             Vec::new()
+        }
+
+        fn scrub(&self) {}
+
+        fn scrub_report(&self) -> ScrubReport {
+            ScrubReport {
+                damage: 3,
+                ..ScrubReport::default()
+            }
+        }
+
+        fn repairs(&self) -> Vec<(String, String)> {
+            vec![("meta".to_owned(), "a flipped bit".to_owned())]
         }
 
         async fn join_token(&self, valid: Duration) -> Result<String, OperateError> {
@@ -220,10 +286,13 @@ mod tests {
         let hooks = Hooks::new(Registry::install(&SystemClock).unwrap());
         assert_eq!(hooks.unready(), ["starting"]);
         assert_eq!(ask(&hooks, Method::GET, "cluster", "").await.0, 503);
-        hooks.attach(Box::new(Fake));
+        hooks.attach(Box::new(Fake { reading: false }));
         assert!(hooks.unready().is_empty());
         let (status, text) = ask(&hooks, Method::GET, "cluster", "").await;
         assert!(status == 200 && text.contains("\"node\":7"), "{text}");
+        let (status, text) = ask(&hooks, Method::GET, "hashes", "").await;
+        assert!(status == 200 && text.contains("\"groups\":[]"), "{text}");
+        assert_eq!(ask(&hooks, Method::POST, "hashes", "").await.0, 405);
         let wish = r#"{"minutes":60}"#;
         let (status, text) = ask(&hooks, Method::POST, "join-tokens", wish).await;
         assert!(status == 201 && text.contains("3600s"), "{text}");
@@ -240,6 +309,13 @@ mod tests {
                 "{wrong}"
             );
         }
+        for (method, expected) in [(Method::POST, 202), (Method::GET, 200)] {
+            let (status, text) = ask(&hooks, method, "scrub", "").await;
+            assert_eq!(status, expected);
+            let found =
+                text.contains(r#""damage":3"#) && text.contains(r#""meta":"a flipped bit""#);
+            assert!(found, "{text}");
+        }
         let (status, text) = ask(&hooks, Method::DELETE, "nodes/9", "").await;
         assert!(status == 400 && text.contains("no such node"), "{text}");
         assert_eq!(
@@ -250,5 +326,13 @@ mod tests {
         assert_eq!(ask(&hooks, Method::GET, "other", "").await.0, 404);
         hooks.stop();
         assert_eq!(hooks.unready(), ["stopping"]);
+    }
+
+    #[tokio::test]
+    async fn a_second_request_for_hashes_is_told_to_come_later() {
+        let hooks = Hooks::new(Registry::install(&SystemClock).unwrap());
+        hooks.attach(Box::new(Fake { reading: true }));
+        let (status, text) = ask(&hooks, Method::GET, "hashes", "").await;
+        assert!(status == 503 && text.contains("another request"), "{text}");
     }
 }

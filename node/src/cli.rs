@@ -257,6 +257,8 @@ pub(crate) enum NodeCommand {
         #[arg(long)]
         may_admit: bool,
     },
+    /// Have every node read all that it has stored, now, to find damage; print what has been found so far.
+    Scrub,
     /// Take a node out of the cluster for good: its replicas go elsewhere, its id is never used again.
     Remove {
         /// The node's id, as `pspd cluster status` shows it.

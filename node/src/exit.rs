@@ -26,6 +26,9 @@ pub enum Exit {
     Refused = 7,
     /// A node ended because its disk or log failed: starting again may help.
     Fatal = 70,
+    /// A node's log is damaged, or the cluster refuses its disk: it must be rebuilt under a new id. With
+    /// `cluster.rebuild = "auto"`, starting again does that.
+    Rebuild = 71,
 }
 
 impl From<Exit> for ExitCode {

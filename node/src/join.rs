@@ -19,7 +19,7 @@ use crate::exit::{Exit, OrProblem as _, Problem, chain};
 use crate::secrets::read_token;
 
 /// The folder, below the node's data, of its own small files.
-const OWN: &str = "node";
+pub(crate) const OWN: &str = "node";
 
 /// This node's identity.
 ///
@@ -103,7 +103,7 @@ async fn joined(config: &Config, how: &Join) -> Result<Identity, Problem> {
 }
 
 /// How others reach this node.
-fn address_of(config: &Config) -> NodeAddress {
+pub(crate) fn address_of(config: &Config) -> NodeAddress {
     NodeAddress {
         peer: config.peer_address(),
         http: config.http_url(),

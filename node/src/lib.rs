@@ -19,6 +19,7 @@ pub mod exit;
 mod join;
 pub mod metrics;
 mod process;
+mod rebuild;
 pub mod secrets;
 pub mod serve;
 mod signals;

@@ -19,7 +19,7 @@ use model::id::{NodeId, RegionId};
 use model::meta::NodeAddress;
 use model::time::Clock;
 use raft::error::{Fatal, StartError};
-use raft::host::{Attached, Host, HostConfig, Tuning};
+use raft::host::{Attached, Host, HostConfig, ScrubPace, Tuning};
 use raft::log_time::ClusterClock;
 use raft::service::{KeyRing, MasterKey, Service, ServiceConfig};
 use raft::transport;
@@ -33,6 +33,7 @@ use crate::config::{Config, Member};
 use crate::exit::{Exit, OrProblem as _, Problem, chain};
 use crate::join;
 use crate::metrics::Registry;
+use crate::rebuild;
 use crate::secrets::{read_api_key, read_key};
 use crate::signals::{Signals, Stop};
 use crate::store::Store;
@@ -99,10 +100,8 @@ impl Node {
         let addresses = gateway.addresses();
         tracing::info!(http = %addresses.http, admin = %addresses.admin, "gateway listens");
 
-        let identity = join::identity(config).await?;
-        let host = start_host(config, identity, wall, &service).await?;
+        let host = Arc::new(start_or_rebuild(config, wall, &service).await?);
         host.keep_time(&clock);
-        let host = Arc::new(host);
         hooks.attach(Box::new(Store::new(Arc::clone(&host))));
 
         let mut tasks = Tasks::default();
@@ -134,7 +133,12 @@ impl Node {
             }
             Err(problem) => {
                 tracing::error!(reason = chain(&problem), "node cannot go on");
-                // Leaderships cannot be handed over by a node that cannot write.
+                if problem.exit() == Exit::Rebuild && rebuild::is_auto(config) {
+                    rebuild::mark(config, self.host.node(), &chain(&problem))?;
+                }
+                // Leaderships cannot be handed over by a node that cannot write: the others take them once it is silent.
+                self.hooks.stop();
+                close_groups(&self.host, config).await;
                 self.stop(Stop::Together, config).await;
                 Err(problem)
             }
@@ -152,13 +156,15 @@ impl Node {
         self.gateway.drain(config.stop.grace.0).await;
         self.service.close();
         self.tasks.end().await;
-        if timeout(config.stop.close.0, self.host.stop())
-            .await
-            .is_err()
-        {
-            tracing::warn!(limit = %config.stop.close, "groups did not close in time");
-        }
+        close_groups(&self.host, config).await;
         tracing::info!(took = ?began.elapsed(), "node stopped");
+    }
+}
+
+async fn close_groups(host: &Host, config: &Config) {
+    let closed = timeout(config.stop.close.0, host.stop()).await;
+    if closed.is_err() {
+        tracing::warn!(limit = %config.stop.close, "groups did not close in time");
     }
 }
 
@@ -196,6 +202,30 @@ fn gateway_config(config: &Config) -> GatewayConfig {
     }
 }
 
+/// Starts the groups. A node whose log is damaged is rebuilt first, if it may do that itself.
+async fn start_or_rebuild(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    service: &Arc<Service>,
+) -> Result<Host, Problem> {
+    let identity = match rebuild::pending(config)? {
+        Some(old) => rebuild::rebuild(config, &old).await?,
+        None => join::identity(config).await?,
+    };
+    let old = identity.clone();
+    let problem = match start_host(config, identity, Arc::clone(&clock), service).await {
+        Err(problem) if problem.exit() == Exit::Rebuild && rebuild::is_auto(config) => problem,
+        other => return other,
+    };
+    tracing::error!(
+        reason = chain(&problem),
+        "this node's disk is not to be trusted"
+    );
+    rebuild::mark(config, old.node(), &chain(&problem))?;
+    let new = rebuild::rebuild(config, &old).await?;
+    start_host(config, new, clock, service).await
+}
+
 async fn start_host(
     config: &Config,
     identity: Identity,
@@ -214,6 +244,10 @@ async fn start_host(
     let mut tuning = Tuning::default();
     tuning.state.memory_bytes = usize::try_from(config.storage.memory.0).unwrap_or(usize::MAX);
     tuning.log_bytes = config.storage.shard_log.0;
+    tuning.scrub = ScrubPace {
+        every: config.storage.scrub_every.0,
+        bytes_per_second: config.storage.scrub_rate.0,
+    };
     let host = HostConfig {
         folder: config.data.clone(),
         region: RegionId::new(config.cluster.region).expect("the configuration is validated"),
@@ -233,6 +267,13 @@ async fn start_host(
     };
     Host::start(host, clock, attach).await.map_err(|error| {
         let exit = match &error {
+            StartError::Damaged(_) => {
+                let text =
+                    "this node may have lost what it promised: it neither votes nor acknowledges";
+                return Problem::new(Exit::Rebuild, text)
+                    .because(error)
+                    .hint(rebuild::HINT);
+            }
             StartError::OtherNode { .. } | StartError::Transport(_) | StartError::Config(_) => {
                 Exit::Config
             }
@@ -261,9 +302,9 @@ fn authority(config: &Config) -> Result<Option<Arc<Authority>>, Problem> {
 fn problem_of(reason: Option<Fatal>) -> Problem {
     match reason {
         Some(fatal @ Fatal::Rebuild { .. }) => {
-            Problem::new(Exit::Config, "the cluster refuses this disk")
+            Problem::new(Exit::Rebuild, "the cluster refuses this disk")
                 .because(fatal)
-                .hint("remove this node's data and certificate, and let it join with a token")
+                .hint(rebuild::HINT)
         }
         Some(fatal) => Problem::new(Exit::Fatal, "the node cannot go on").because(fatal),
         None => Problem::new(Exit::Fatal, "the groups ended"),

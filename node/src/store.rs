@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use model::id::NodeId;
-use model::status::ClusterStatus;
-use raft::host::{Host, JoinFailed};
+use model::status::{ClusterStatus, StateHashes};
+use raft::host::{Host, JoinFailed, ScrubReport};
 
 use crate::admin::{Operate, OperateError};
 
@@ -27,6 +27,10 @@ impl Operate for Store {
         self.host.status()
     }
 
+    async fn hashes(&self) -> Option<StateHashes> {
+        self.host.hashes().await
+    }
+
     fn unready(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.host.clock_is_sick() {
@@ -35,6 +39,7 @@ impl Operate for Store {
         if self.host.is_disk_short() || self.host.log_stats().is_some_and(|log| log.no_room) {
             reasons.push("disk".to_owned());
         }
+        reasons.extend(self.host.slow().into_iter().map(str::to_owned));
         let status = self.host.status();
         if status.nodes.is_empty() {
             // The cluster is being made, or this node has not heard of it yet.
@@ -49,6 +54,21 @@ impl Operate for Store {
             reasons.push("alone".to_owned());
         }
         reasons
+    }
+
+    fn scrub(&self) {
+        self.host.scrub();
+    }
+
+    fn scrub_report(&self) -> ScrubReport {
+        self.host.scrub_report()
+    }
+
+    fn repairs(&self) -> Vec<(String, String)> {
+        let repairs = self.host.repairs().into_iter();
+        repairs
+            .map(|(group, what)| (group.to_string(), what))
+            .collect()
     }
 
     async fn join_token(&self, valid: Duration) -> Result<String, OperateError> {

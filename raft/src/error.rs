@@ -18,6 +18,10 @@ pub enum StartError {
     /// The node's small files cannot be used.
     #[error("the node's own files cannot be used")]
     Memory(#[source] io::Error),
+    /// The log, or what the node remembers, is not what was written: it may have lost what it promised. It must be rebuilt
+    /// under a new id, and neither votes nor acknowledges until then.
+    #[error("what this node promised is damaged")]
+    Damaged(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The log cannot be opened.
     #[error("the log cannot be opened")]
     Log(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -61,6 +65,12 @@ pub enum Fatal {
         /// Which.
         group: GroupId,
         /// What openraft said.
+        reason: String,
+    },
+    /// The log cannot be written.
+    #[error("the log cannot be written: {reason}")]
+    Log {
+        /// What the operating system said.
         reason: String,
     },
     /// The node's own files cannot be written.

@@ -61,7 +61,7 @@ impl ShardGroup for ShardReplica {
     }
 
     fn is_leader(&self) -> bool {
-        self.replica.role().ready
+        self.replica.leads()
     }
 
     fn leader(&self) -> Option<NodeId> {

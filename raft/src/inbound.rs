@@ -20,6 +20,7 @@ use storage::log::Admission;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::fetch::{self, Ask};
 use crate::kinds;
 use crate::message;
 use crate::replica::Replica;
@@ -39,6 +40,8 @@ pub(crate) struct Door {
     lanes: Mutex<BTreeMap<NodeId, mpsc::Sender<Append>>>,
     /// Whether a snapshot is being received.
     receiving: AtomicBool,
+    /// Whether this replica's state is being given to one that lost its own.
+    giving: AtomicBool,
 }
 
 impl Door {
@@ -47,6 +50,7 @@ impl Door {
             replica,
             lanes: Mutex::default(),
             receiving: AtomicBool::new(false),
+            giving: AtomicBool::new(false),
         })
     }
 
@@ -142,11 +146,33 @@ impl Door {
         });
     }
 
+    /// A replica that lost its state asks for this one's.
+    pub(crate) fn fetch(self: &Arc<Self>, header: Bytes, stream: ByteStream) {
+        let Ok(ask) = Ask::decode(header) else {
+            return;
+        };
+        if self.giving.swap(true, Ordering::AcqRel) {
+            // It asks again, or somebody else.
+            return;
+        }
+        let door = Arc::clone(self);
+        self.replica.parts.tasks.spawn(async move {
+            let group = door.replica.parts.group;
+            let given = fetch::give(ask, door.replica.parts.store.clone(), stream).await;
+            door.giving.store(false, Ordering::Release);
+            match given {
+                Ok(()) => tracing::info!(%group, "state was given to a replica that lost its own"),
+                Err(error) => tracing::warn!(%group, %error, "state was not given"),
+            }
+        });
+    }
+
     async fn receive(&self, offer: Offer, mut stream: ByteStream) -> std::io::Result<()> {
         let store = self.replica.parts.store.clone();
-        let snapshot = snapshot::receive(&offer, store, &mut stream)
-            .await?
-            .named()?;
+        let received = snapshot::receive(&offer, store.clone(), &mut stream).await?;
+        // An install that fails ends the group: what the leader's disk has damaged must not come so far.
+        received.clone().verify(store).await?;
+        let snapshot = received.named()?;
         let installed = self
             .raft()
             .install_full_snapshot(offer.vote, snapshot)

@@ -12,6 +12,8 @@ pub(crate) const PRE_VOTE: Kind = Kind(3);
 pub(crate) const TRANSFER: Kind = Kind(4);
 /// A snapshot, as a stream.
 pub(crate) const SNAPSHOT: Kind = Kind(5);
+/// A replica's state for one that lost its own, as a stream.
+pub(crate) const FETCH: Kind = Kind(6);
 /// Up to which index must be read, for several groups at once.
 pub(crate) const READ_INDEX: Kind = Kind(16);
 /// Life counter, wall clock and read indices, both ways.

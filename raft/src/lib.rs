@@ -9,6 +9,7 @@
 //! | `log_time`, `lease`, `life`, `timing` | time, promises, old disks |
 //! | [`chance`], `blocking`, [`watch`] | what is random, what blocks, who is woken first; a simulation has them in its hands |
 //! | `log_store`, `machine`, `snapshot`, `network`, `inbound` | openraft's five sides |
+//! | `fetch` | state for a replica that lost its own |
 //! | `types`, `message`, `kinds` | openraft's generics, fixed; bytes; numbers on the wire |
 //!
 //! # What holds, and who keeps it
@@ -23,6 +24,7 @@ mod blocking;
 pub mod chance;
 mod coalesce;
 pub mod error;
+mod fetch;
 mod group;
 pub mod host;
 mod inbound;

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use model::meta::MetaState;
 use parking_lot::Mutex;
 use storage::disk::Disk;
 use storage::life::LifeCounter;
+use tokio::time::Instant;
 
 use crate::transport::Refusal;
 
@@ -110,13 +112,24 @@ impl Memory {
         self.life.load(Ordering::Acquire)
     }
 
-    /// Raises the life, and saves what is new of the peers. Blocks.
+    /// Raises the life, and saves what is new of the peers. Blocks. Says how long the life's sync took.
     ///
     /// # Errors
     /// When it cannot be written; the life is as before.
-    pub(crate) fn raise(&self) -> io::Result<()> {
+    pub(crate) fn raise(&self) -> io::Result<Duration> {
+        let began = Instant::now();
         let life = self.counter.lock().raise()?;
+        let took = began.elapsed();
         self.life.store(life, Ordering::Release);
+        self.save_peers()?;
+        Ok(took)
+    }
+
+    /// Saves what is new of the peers' lives. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be written; it is still known, and saved later.
+    pub(crate) fn save_peers(&self) -> io::Result<()> {
         let _writing = self.writing.lock();
         if self.unsaved.swap(false, Ordering::AcqRel) {
             let seen = self.seen.lock().clone();
@@ -175,6 +188,11 @@ impl Memory {
 /// When it cannot be written.
 pub(crate) fn leave_map(disk: &dyn Disk, map: &Map) -> io::Result<()> {
     write(disk, MAP, &codec::encode(map))
+}
+
+/// The map in a node's folder, if there is one that can be read.
+pub(crate) fn read_map(disk: &dyn Disk) -> Option<Map> {
+    decode(&read(disk, MAP).ok()??, MAP).ok()
 }
 
 fn read(disk: &dyn Disk, name: &str) -> io::Result<Option<Bytes>> {

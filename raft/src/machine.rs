@@ -3,12 +3,13 @@
 //! Guarantees: entries are applied in order, several in one commit ([`BATCH_ENTRIES`], [`BATCH_BYTES`]); the applied log id
 //! and the membership are in the same commit as the data; while a truncation of the group's log is not yet synced nothing
 //! is applied, so that the state may be ahead of the log after a crash but never beside it; events are told after
-//! the commit and before the proposer hears. An entry that cannot be applied stops the group: replicas must not differ.
+//! the commit and before the proposer hears. An entry that cannot be applied stops the group: replicas must not differ. If that is
+//! because a stored value is damaged, the host rebuilds the replica ([`Progress::damage`]); otherwise the node ends.
 //!
 //! No commit here is synced: what is committed is in the log of a quorum, and is applied again after a restart.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use model::time::UnixMillis;
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, RaftStateMachine};
 use parking_lot::Mutex;
+use storage::error::TabletError;
 use storage::log::GroupLog;
 use storage::state::{TabletStore, View};
 
@@ -49,9 +51,16 @@ pub(crate) struct Progress {
     index: watch::Sender<u64>,
     log_time: Mutex<UnixMillis>,
     meta: watch::Sender<Arc<MetaState>>,
+    /// What was found damaged when an entry was applied: the group has stopped because of it.
+    damage: OnceLock<String>,
 }
 
 impl Progress {
+    /// What of the state is damaged, if nothing can be applied because of it.
+    pub(crate) fn damage(&self) -> Option<String> {
+        self.damage.get().cloned()
+    }
+
     /// The last entry applied.
     pub(crate) fn applied(&self) -> Option<LogId> {
         *self.applied.lock()
@@ -124,6 +133,7 @@ impl Machine {
                 index: watch::Sender::new(0),
                 log_time: Mutex::new(UnixMillis(0)),
                 meta: watch::Sender::new(Arc::default()),
+                damage: OnceLock::new(),
             }),
         };
         machine.load()?;
@@ -164,7 +174,8 @@ impl Machine {
         let mut effects = Effects::default();
         let mut txn = tablet.begin();
         for (entry, _) in &batch {
-            apply_entry(&mut txn, entry, &mut effects).map_err(|error| self.failed(&error))?;
+            apply_entry(&mut txn, entry, &mut effects)
+                .map_err(|error| self.failed(&error.into()))?;
         }
         let membership = effects.membership.as_ref().unwrap_or(&self.membership);
         let mark = message::encode_mark(effects.applied.as_ref(), membership);
@@ -180,8 +191,8 @@ impl Machine {
             self.membership = membership;
         }
         if self.parts.group == GroupId::Meta {
-            let state =
-                MetaState::load(&Seen(tablet.view())).map_err(|error| self.failed(&error))?;
+            let state = MetaState::load(&Seen(tablet.view()))
+                .map_err(|error| self.failed(&error.into()))?;
             self.progress.meta.send_replace(Arc::new(state));
         }
         self.progress.set(self.applied, effects.log_time);
@@ -198,7 +209,19 @@ impl Machine {
         Ok(())
     }
 
-    fn failed(&self, error: &impl std::error::Error) -> io::Error {
+    fn not_installed(&self, error: io::Error) -> io::Error {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+        if cause.is_some_and(TabletError::is_damage) {
+            self.progress.damage.get_or_init(|| error.to_string());
+        }
+        error
+    }
+
+    /// Nothing of the batch is committed. Damage is remembered: the replica is then rebuilt, and the entry applied there.
+    fn failed(&self, error: &TabletError) -> io::Error {
+        if error.is_damage() {
+            self.progress.damage.get_or_init(|| error.to_string());
+        }
         tracing::error!(group = %self.parts.group, %error, "state cannot be read or written");
         io::Error::other(error.to_string())
     }
@@ -242,7 +265,9 @@ fn apply_data(
     data: &Data,
     effects: &mut Effects,
 ) -> Result<Reply, StateError> {
-    match codec::decode::<Entries>(&data.0)? {
+    // What does not decode came from the log: no other replica's state would help.
+    let entry = codec::decode::<Entries>(&data.0);
+    match entry.map_err(|error| StateError::Io(format!("entry: {error}")))? {
         Entries::Shard(entry) => {
             check_behavior(entry.behavior)?;
             let applied = shard::apply(txn, &entry)?;
@@ -337,12 +362,12 @@ impl RaftStateMachine<Types> for Machine {
         self.parts.log.truncated().await?;
         while let Err(error) = data.clone().install(self.parts.store.clone()).await {
             if !storage::disk::is_full(&error) || self.parts.log.is_closed() {
-                return Err(error);
+                return Err(self.not_installed(error));
             }
             tracing::warn!(group = %self.parts.group, "disk full: the snapshot waits");
             tokio::time::sleep(FULL_DISK).await;
         }
-        self.load().map_err(|error| self.failed(&error))?;
+        self.load().map_err(|error| self.failed(&error.into()))?;
         if self.applied != meta.last_log_id {
             return Err(io::Error::other(
                 "the snapshot is not what its meta data says",

@@ -17,6 +17,7 @@ pub(crate) struct LogMetrics {
     damaged: Counter,
     sync_seconds: Counter,
     sync_max: Gauge,
+    syncing: Gauge,
     segments: Gauge,
     queued: Gauge,
     tail: Gauge,
@@ -39,6 +40,7 @@ impl LogMetrics {
             damaged: counter!("psp_log_damaged_reads_total"),
             sync_seconds: counter!("psp_log_sync_microseconds_total"),
             sync_max: gauge!("psp_log_sync_max_seconds"),
+            syncing: gauge!("psp_log_syncing_seconds"),
             segments: gauge!("psp_log_segments"),
             queued: gauge!("psp_log_queued_bytes"),
             tail: gauge!("psp_log_tail_bytes"),
@@ -58,6 +60,7 @@ impl LogMetrics {
         let micros = u64::try_from(stats.sync_time.as_micros()).unwrap_or(u64::MAX);
         self.sync_seconds.absolute(micros);
         self.sync_max.set(stats.sync_max.as_secs_f64());
+        self.syncing.set(stats.syncing.as_secs_f64());
         self.segments.set(lossy(stats.segments));
         self.queued.set(lossy(stats.queued_bytes));
         self.tail.set(lossy(stats.tail_bytes));
@@ -86,6 +89,7 @@ pub(crate) fn show(replica: &Replica) {
 }
 
 fn describe() {
+    describe_repair();
     describe_counter!("psp_log_batches_total", "Batches made durable.");
     describe_counter!("psp_log_entries_total", "Entries in them.");
     describe_counter!(
@@ -125,5 +129,40 @@ fn describe() {
     describe_counter!(
         "psp_raft_applied_index",
         "The last entry of a group that is applied here."
+    );
+}
+
+fn describe_repair() {
+    // There from the start, at zero: an alert on what is absent never fires.
+    counter!("psp_scrub_bytes_total").increment(0);
+    counter!("psp_scrub_damage_total").increment(0);
+    counter!("psp_replica_repairs_total").increment(0);
+    gauge!("psp_replicas_in_repair").set(0.0);
+    describe_counter!(
+        "psp_scrub_bytes_total",
+        Unit::Bytes,
+        "Stored data read to find damage."
+    );
+    describe_counter!(
+        "psp_scrub_damage_total",
+        "Damage that scrubs found: values, snapshots' files, segments of the log."
+    );
+    describe_gauge!(
+        "psp_scrub_last_pass_seconds",
+        Unit::Seconds,
+        "When the last whole scrub ended, since 1970."
+    );
+    describe_counter!(
+        "psp_replica_repairs_total",
+        "Damaged replicas that were rebuilt from another node."
+    );
+    describe_gauge!(
+        "psp_replicas_in_repair",
+        "Damaged replicas of this node that are being rebuilt."
+    );
+    describe_gauge!(
+        "psp_log_syncing_seconds",
+        Unit::Seconds,
+        "How long the log's write or sync that is under way has taken until now."
     );
 }

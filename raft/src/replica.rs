@@ -195,6 +195,20 @@ impl Replica {
             && sent.is_some_and(|sent| self.parts.sleep.is_since(sent))
     }
 
+    /// Whether this node leads and has heard so from a quorum of late. One whose disk or process hangs does not learn that
+    /// another leads: who asks it is sent elsewhere.
+    pub(crate) fn leads(&self) -> bool {
+        if !self.role().ready {
+            return false;
+        }
+        let metrics = self.parts.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let alone = metrics.membership_config.voter_ids().count() == 1;
+        let acked = metrics.last_quorum_acked;
+        alone
+            || acked.is_some_and(|acked| acked.into_inner().elapsed() < self.parts.pace.lease() * 4)
+    }
+
     /// The index up to which must be read to see every write acknowledged before now. Only on the leader; by the lease if it
     /// holds, else by a round that all who ask at the same time share.
     pub(crate) async fn read_index(&self) -> Result<u64, NoIndex> {

@@ -26,7 +26,7 @@ use storage::state::store::Checkpoint;
 use tokio::time::{sleep, timeout};
 
 use crate::message::{self, BadMessage, Reader, Writer};
-use crate::transport::{ByteStream, ByteStreamReader};
+use crate::transport::{ByteStream, ByteStreamReader, ByteStreamWriter};
 use crate::types::{Snapshot, SnapshotMeta, Types, Vote};
 
 /// Bytes of a file that are read and sent at once.
@@ -34,7 +34,7 @@ const PIECE_BYTES: usize = 256 << 10;
 /// How long a transfer may stand still.
 const STALLED: Duration = Duration::from_secs(20);
 /// How long an installation may take.
-const INSTALL: Duration = Duration::from_secs(300);
+pub(crate) const INSTALL: Duration = Duration::from_secs(300);
 /// Between two attempts to write a manifest on a full disk: each reads the whole checkpoint.
 const SEAL_AGAIN: Duration = Duration::from_secs(5);
 /// Longest list of what is missing, in bytes.
@@ -66,6 +66,15 @@ impl SnapshotData {
         };
         let snapshot = self;
         Ok(Snapshot { meta, snapshot })
+    }
+
+    /// Reads all of what has arrived in `store`, so that nothing can be wrong with it when it is installed.
+    pub(crate) async fn verify(self, store: TabletStore) -> io::Result<()> {
+        blocking(move || match &self {
+            Self::Received(received) => store.verify(received),
+            Self::Taken(_) => Ok(()),
+        })
+        .await
     }
 
     /// Replaces the state of `store` by this.
@@ -102,7 +111,7 @@ fn copy(
     Ok(receiver)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TabletError> + Send + 'static,
 ) -> io::Result<T> {
     crate::blocking::blocking(work)
@@ -231,7 +240,7 @@ fn decode_missing(bytes: Bytes) -> Result<Vec<Missing>, BadMessage> {
     Ok(missing)
 }
 
-fn broken(what: &'static str) -> io::Error {
+pub(crate) fn broken(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, what)
 }
 
@@ -240,8 +249,24 @@ pub(crate) async fn send(data: &SnapshotData, stream: ByteStream) -> io::Result<
     let SnapshotData::Taken(taken) = data else {
         return Err(broken("only a snapshot that was taken is sent"));
     };
-    let ByteStream { mut writer, reader } = stream;
+    let ByteStream { writer, reader } = stream;
     let mut reader = Pieces::new(reader);
+    let sent = send_missing(taken, writer, &mut reader).await;
+    let answered = match sent {
+        Ok(()) => reader.block(INSTALL).await,
+        Err(error) => Err(error),
+    };
+    // Whether it broke there or here is not to be seen; what is wrong with its files is.
+    let vote = answered.inspect_err(|_broken| taken.suspect())?;
+    message::decode_vote(vote).map_err(io::Error::other)
+}
+
+/// Sends what the other side says is missing there.
+pub(crate) async fn send_missing(
+    taken: &Arc<storage::snapshot::Snapshot>,
+    mut writer: ByteStreamWriter,
+    reader: &mut Pieces,
+) -> io::Result<()> {
     let missing = decode_missing(reader.block(STALLED).await?).map_err(io::Error::other)?;
     for Missing {
         file,
@@ -265,8 +290,7 @@ pub(crate) async fn send(data: &SnapshotData, stream: ByteStream) -> io::Result<
                 .map_err(io::Error::other)?;
         }
     }
-    writer.finish().await.map_err(io::Error::other)?;
-    message::decode_vote(reader.block(INSTALL).await?).map_err(io::Error::other)
+    writer.finish().await.map_err(io::Error::other)
 }
 
 /// Receives a snapshot into the staging area of `store`. The stream is for [`finish`] then.
@@ -275,7 +299,15 @@ pub(crate) async fn receive(
     store: TabletStore,
     stream: &mut ByteStream,
 ) -> io::Result<SnapshotData> {
-    let manifest = offer.manifest.clone();
+    receive_files(offer.manifest.clone(), store, stream).await
+}
+
+/// Receives the files of a snapshot: asks for those that are missing.
+pub(crate) async fn receive_files(
+    manifest: SnapshotManifest,
+    store: TabletStore,
+    stream: &mut ByteStream,
+) -> io::Result<SnapshotData> {
     let mut receiver = blocking(move || store.receive(manifest)).await?;
     let missing = receiver.missing();
     write_block(stream, encode_missing(&missing)).await?;
@@ -316,7 +348,7 @@ pub(crate) async fn finish(vote: &Vote, mut stream: ByteStream) -> io::Result<()
     stream.writer.finish().await.map_err(io::Error::other)
 }
 
-async fn write_block(stream: &mut ByteStream, block: Bytes) -> io::Result<()> {
+pub(crate) async fn write_block(stream: &mut ByteStream, block: Bytes) -> io::Result<()> {
     let length = u32::try_from(block.len()).map_err(io::Error::other)?;
     let mut framed = BytesMut::from(&length.to_le_bytes()[..]);
     framed.extend_from_slice(&block);
@@ -328,18 +360,18 @@ async fn write_block(stream: &mut ByteStream, block: Bytes) -> io::Result<()> {
 }
 
 /// Reads blocks, each after its length, from a stream.
-struct Pieces {
+pub(crate) struct Pieces {
     reader: ByteStreamReader,
     rest: Bytes,
 }
 
 impl Pieces {
-    const fn new(reader: ByteStreamReader) -> Self {
+    pub(crate) const fn new(reader: ByteStreamReader) -> Self {
         let rest = Bytes::new();
         Self { reader, rest }
     }
 
-    async fn block(&mut self, limit: Duration) -> io::Result<Bytes> {
+    pub(crate) async fn block(&mut self, limit: Duration) -> io::Result<Bytes> {
         let length = self.exactly(4, limit).await?;
         let length = u32::from_le_bytes(length.as_ref().try_into().map_err(io::Error::other)?);
         let length = usize::try_from(length).map_err(io::Error::other)?;
@@ -347,6 +379,14 @@ impl Pieces {
             return Err(broken("a block is too long"));
         }
         self.exactly(length, STALLED).await
+    }
+
+    /// The reader, when nothing is left over of what was read.
+    pub(crate) fn into_reader(self) -> io::Result<ByteStreamReader> {
+        match self.rest.is_empty() {
+            true => Ok(self.reader),
+            false => Err(broken("it says more than was asked")),
+        }
     }
 
     async fn exactly(&mut self, length: usize, limit: Duration) -> io::Result<Bytes> {

@@ -104,6 +104,23 @@ impl TabletError {
             cause: text.to_owned(),
         }
     }
+
+    /// Classifies an error of a read: what the disk cannot give back any more is damage, too. Of a write it would be the
+    /// disk that fails.
+    pub(crate) fn rocksdb_read(what: &str, error: &rocksdb::Error) -> Self {
+        match Self::rocksdb(what, error) {
+            Self::Io { what, cause } if says_lost(&cause) => Self::Damaged {
+                what: format!("{what}: {cause}"),
+            },
+            other => other,
+        }
+    }
+}
+
+/// Whether the text of a RocksDB status says that a file's bytes cannot be had any more: a bad sector, or the file is gone.
+fn says_lost(text: &str) -> bool {
+    const ENDS: [&str; 2] = ["Input/output error", "No such file or directory"];
+    text.starts_with("IO error") && ENDS.iter().any(|end| text.ends_with(end))
 }
 
 /// Whether the text of a RocksDB status begins with code `IOError` and subcode `NoSpace` or `SpaceLimit`.
@@ -161,6 +178,20 @@ mod tests {
         assert!(says_no_space(full));
         let other = "IO error: While open a file for appending: No space left on device/000009.sst: Permission denied";
         assert!(!says_no_space(other));
+    }
+
+    #[test]
+    fn a_bad_sector_and_a_file_that_is_gone_are_damage_to_a_reader() {
+        assert!(says_lost(
+            "IO error: While pread offset 0 len 8192: /d/000009.sst: Input/output error"
+        ));
+        assert!(says_lost(
+            "IO error: No such file or directory: While open a file for random read: /d/000009.sst: No such file or directory"
+        ));
+        assert!(!says_lost(
+            "IO error: While open a file for random read: /d/000009.sst: Too many open files"
+        ));
+        assert!(!says_lost("Corruption: block checksum mismatch"));
     }
 
     #[test]

@@ -146,6 +146,27 @@ pub fn decode(bytes: &[u8]) -> Result<Key, BadKey> {
     }
 }
 
+/// The smallest key of each kind, in order: scanning from each visits everything.
+#[must_use]
+pub fn first_of_kinds() -> [Key; 12] {
+    let (tenant, slot, hash) = (TenantId(0), Slot::wrapping(0), [0; 32]);
+    let (id, chunk) = (SessionId::from_bytes([0; 16]), ChunkId([0; 16]));
+    [
+        Key::Head,
+        Key::Meta,
+        Key::Session(tenant, id),
+        Key::Body(tenant, id),
+        Key::Secret(tenant, id),
+        Key::ChunkInfo(chunk),
+        Key::Chunk(chunk),
+        Key::Idempotency(tenant, slot, hash),
+        Key::SessionCount(tenant),
+        Key::IdempotencyCount(tenant, slot),
+        Key::LooseChunkBytes(tenant),
+        Key::Due(UnixMillis(0), Due::Expire(tenant, id)),
+    ]
+}
+
 /// The first bytes after all keys of the same kind as `key`.
 #[must_use]
 pub fn end_of_kind(key: &Key) -> [u8; 1] {
@@ -276,6 +297,14 @@ mod tests {
             let bytes = encode(&key);
             prop_assert_eq!(decode(&bytes), Ok(key));
             prop_assert!(*bytes > *APPLIED.as_slice() && *bytes < *end_of_kind(&key).as_slice());
+        }
+
+        #[test]
+        fn every_key_lies_at_or_after_the_first_of_its_kind(key in any_key()) {
+            let firsts = first_of_kinds();
+            prop_assert!(firsts.is_sorted());
+            let own = firsts.iter().filter(|first| encode(first)[0] == encode(&key)[0]);
+            prop_assert_eq!(own.filter(|first| **first <= key).count(), 1);
         }
 
         #[test]

@@ -19,7 +19,6 @@
 
 pub mod db;
 pub mod disk;
-mod dump;
 pub mod error;
 pub mod format;
 pub mod keys;

@@ -1,4 +1,4 @@
-//! `pspd cluster status`, `pspd node join-token` and `pspd node remove`: what is on the admin listeners.
+//! `pspd cluster status`, `pspd node join-token`, `scrub` and `remove`: what is on the admin listeners.
 
 use http::Method;
 use model::status::{ClusterStatus, GroupStatus, NodeStatus, ReplicaStatus};
@@ -13,6 +13,8 @@ use crate::exit::{Exit, OrProblem as _, Problem};
 
 /// Path of a node's report.
 const CLUSTER: &str = "/admin/v1/cluster";
+/// Path that begins to read all data, and says what that has come to.
+const SCRUB: &str = "/admin/v1/scrub";
 /// Path that makes join tokens.
 const TOKENS: &str = "/admin/v1/join-tokens";
 /// Path of the nodes; a node's own is this, a slash and its id.
@@ -27,6 +29,22 @@ pub(super) async fn status(servers: &Http, output: Output) -> Result<(), Problem
         Output::Table => tables(&whole),
     };
     console::line(text.trim_end()).or_problem(Exit::Failed, || "cannot write the status".to_owned())
+}
+
+/// Has all nodes that can be reached read all of their data; prints a line of JSON for each.
+pub(super) async fn scrub(servers: &Http) -> Result<(), Problem> {
+    let whole = gather(servers).await?;
+    for node in whole.nodes.iter().filter(|node| !node.admin.is_empty()) {
+        let answer = servers
+            .ask(&node.admin, &Call::new(Method::POST, SCRUB))
+            .await?;
+        let mut report: Value = serde_json::from_slice(&answer)
+            .or_problem(Exit::Failed, || "the answer is not JSON".to_owned())?;
+        report["node"] = node.id.into();
+        console::line(&report.to_string())
+            .or_problem(Exit::Failed, || "cannot write the result".to_owned())?;
+    }
+    Ok(())
 }
 
 async fn gather(servers: &Http) -> Result<ClusterStatus, Problem> {

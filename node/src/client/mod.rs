@@ -52,6 +52,7 @@ pub(crate) async fn node(target: Target, command: NodeCommand) -> Result<(), Pro
         NodeCommand::JoinToken { minutes } => {
             admin::join_token(&target::admin(&target)?, minutes).await
         }
+        NodeCommand::Scrub => admin::scrub(&target::admin(&target)?).await,
         NodeCommand::Remove { id } => admin::remove(&target::admin(&target)?, id).await,
     }
 }

@@ -106,6 +106,22 @@ pub struct ClusterConfig {
     /// How a new node gets in. Only used while it has no certificate.
     #[serde(default)]
     pub join: Option<Join>,
+    /// What a node does whose log is damaged, or whose disk the cluster refuses: `auto` sets the old disk aside and comes back under a
+    /// new id, let in by its old certificate, as soon as a node with the authority's key answers; `manual` (the default)
+    /// ends with exit code 71.
+    #[serde(default)]
+    pub rebuild: Rebuild,
+}
+
+/// Who decides that a node with a damaged log is made anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rebuild {
+    /// The node itself.
+    Auto,
+    /// Its operator.
+    #[default]
+    Manual,
 }
 
 /// One of the first nodes of a cluster.
@@ -167,6 +183,10 @@ pub struct StorageLimits {
     /// A shard with more log than this is snapshotted, and its log cut: what a node that was away must not have missed to
     /// be brought up from the log alone. At least `1MiB`. Default `256MiB`.
     pub shard_log: ByteSize,
+    /// How often all stored data is read again to find damage, from the beginning of one pass to the next. Default `24h`.
+    pub scrub_every: Span,
+    /// How much of it is read in a second, at least `64KiB`; a pass that is asked for reads 16 times as much. Default `8MiB`.
+    pub scrub_rate: ByteSize,
 }
 
 impl Default for StorageLimits {
@@ -174,6 +194,8 @@ impl Default for StorageLimits {
         Self {
             memory: ByteSize(192 << 20),
             shard_log: ByteSize(256 << 20),
+            scrub_every: Span(Duration::from_hours(24)),
+            scrub_rate: ByteSize(8 << 20),
         }
     }
 }
@@ -312,6 +334,10 @@ impl Config {
             (
                 self.storage.shard_log.0 >= 1 << 20,
                 "storage.shard_log is below 1MiB",
+            ),
+            (
+                self.storage.scrub_rate.0 >= 64 << 10 && !self.storage.scrub_every.0.is_zero(),
+                "storage.scrub_rate is below 64KiB, or storage.scrub_every is zero",
             ),
         ];
         match rules.iter().find(|(holds, _)| !holds) {

@@ -156,6 +156,7 @@ struct Listen {
 #[derive(Serialize)]
 struct Cluster {
     name: &'static str,
+    rebuild: &'static str,
     members: Vec<Member>,
     #[serde(skip_serializing_if = "Option::is_none")]
     join: Option<Join>,
@@ -210,6 +211,7 @@ pub(super) fn write_config(layout: &Layout, node: u16, log: &str) -> Result<(), 
         },
         cluster: Cluster {
             name: NAME,
+            rebuild: "auto",
             // A node that joined learns its peers from the cluster.
             members: if joins {
                 Vec::new()

@@ -17,6 +17,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 pub(crate) struct Cluster {
     folder: tempfile::TempDir,
     port: u16,
+    settings: Vec<String>,
     /// The supervisor.
     pub(crate) dev: Option<Child>,
     /// A client for everything.
@@ -26,6 +27,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts three nodes and waits until they are ready.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same, with settings for every node, as in `storage.memory=64MiB`.
+    pub(crate) async fn start_with(settings: &[&str]) -> Self {
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
         let http = reqwest::Client::builder()
             .timeout(LIMIT)
@@ -36,6 +42,10 @@ impl Cluster {
         let mut cluster = Self {
             folder,
             port: free_port(),
+            settings: settings
+                .iter()
+                .map(|setting| format!("--set={setting}"))
+                .collect(),
             dev: None,
             http,
         };
@@ -56,6 +66,7 @@ impl Cluster {
                 "--data",
             ])
             .arg(self.folder.path())
+            .args(&self.settings)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

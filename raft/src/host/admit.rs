@@ -17,7 +17,7 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 use model::codec::{self, Blob};
 use model::id::{GroupId, NodeId, RegionId, RequestId};
-use model::meta::{MetaCommand, MetaOutcome, MetaState, NodeAddress};
+use model::meta::{MetaCommand, MetaOutcome, MetaState, NodeAddress, NodePhase};
 use storage::disk::Disk;
 use tokio::time::Instant;
 use zeroize::Zeroize;
@@ -172,16 +172,60 @@ pub async fn join(
     wish: Wish,
     own: Arc<dyn Disk>,
 ) -> Result<Joined, JoinFailed> {
+    let request = RequestId(rand::random());
+    let (key, request) = request_of(&wish, request, token.secret)?;
+    let answer = asking::ask(through, token.authority, request, META).await;
+    accept(answer, key, wish.cluster, own).await
+}
+
+/// Joins again in the place of a node whose disk is lost or refused, by the certificate that is left of it. However often it
+/// is tried, it is one new node.
+///
+/// # Errors
+/// See [`JoinFailed`].
+pub async fn rejoin(
+    through: SocketAddr,
+    old: &Identity,
+    mut wish: Wish,
+    own: Arc<dyn Disk>,
+) -> Result<Joined, JoinFailed> {
+    wish.replaces = Some(old.node());
+    let (key, request) = request_of(&wish, rebuild_of(old), [0; 32])?;
+    let answer = asking::ask_as(through, old, request, META).await;
+    accept(answer, key, wish.cluster, own).await
+}
+
+/// The one request by which a certificate's node is rebuilt.
+fn rebuild_of(old: &Identity) -> RequestId {
+    let hash = blake3::derive_key("psp-edge 2026 rebuild of a node", old.certificate_der());
+    let (id, _) = hash.split_at(16);
+    RequestId(id.try_into().expect("a hash has more than 16 bytes"))
+}
+
+fn request_of(
+    wish: &Wish,
+    request: RequestId,
+    secret: [u8; 32],
+) -> Result<(NodeKey, Bytes), JoinFailed> {
     let key = NodeKey::generate().map_err(JoinFailed::Keys)?;
     let request = codec::encode(&Request {
-        request: RequestId(rand::random()),
-        secret: token.secret,
+        request,
+        secret,
         region: wish.region,
-        address: wish.address,
+        address: wish.address.clone(),
         replaces: wish.replaces,
         signing: Blob(key.signing_request().map_err(JoinFailed::Keys)?.into()),
     });
-    let answer = asking::ask(through, token.authority, request, META).await;
+    Ok((key, request))
+}
+
+/// Takes what a joiner was granted, and leaves the map in its folder.
+async fn accept(
+    answer: Result<Bytes, JoinError>,
+    key: NodeKey,
+    cluster: ClusterName,
+    own: Arc<dyn Disk>,
+) -> Result<Joined, JoinFailed> {
     let answer = answer.map_err(|error| match error {
         JoinError::Remote(RemoteError { code, detail }) if code == REFUSED => {
             JoinFailed::Refused(String::from_utf8_lossy(&detail).into_owned())
@@ -192,18 +236,30 @@ pub async fn join(
     let node = granted.node;
     let identity = key
         .into_identity(
-            wish.cluster,
+            cluster,
             granted.certificate.0.to_vec(),
             granted.authority.0.to_vec(),
         )
         .map_err(JoinFailed::Keys)?;
     let meta = granted.meta;
     let saved =
-        tokio::task::spawn_blocking(move || life::leave_map(&*own, &Map { node, meta })).await;
+        crate::blocking::blocking(move || life::leave_map(&*own, &Map { node, meta })).await;
     saved
         .map_err(|_panicked| JoinFailed::BadAnswer)?
         .map_err(JoinFailed::Folder)?;
     Ok(Joined { node, identity })
+}
+
+/// The other nodes that a node's own folder knows, and where they are reached; none where its map cannot be read. Blocks.
+#[must_use]
+pub fn known_peers(own: &dyn Disk) -> Vec<(NodeId, String)> {
+    let Some(map) = life::read_map(own) else {
+        return Vec::new();
+    };
+    let others = map.meta.nodes.iter().filter(|(node, _)| **node != map.node);
+    others
+        .map(|(node, record)| (*node, record.address.peer.clone()))
+        .collect()
 }
 
 /// Makes a token.
@@ -227,14 +283,18 @@ pub(crate) async fn leave(inner: &Arc<Inner>, node: NodeId) -> Result<(), JoinFa
 }
 
 /// Answers a joiner.
-pub(crate) async fn admit(inner: &Arc<Inner>, request: &Bytes) -> Result<Bytes, RemoteError> {
+pub(crate) async fn admit(
+    inner: &Arc<Inner>,
+    from: Option<NodeId>,
+    request: &Bytes,
+) -> Result<Bytes, RemoteError> {
     let refuse = |reason: String| RemoteError {
         code: REFUSED,
         detail: Bytes::from(reason),
     };
     let request: Request =
         codec::decode(request).map_err(|_malformed| RemoteError::code(kinds::BAD_MESSAGE))?;
-    grant(inner, request).await.map_err(|error| {
+    grant(inner, from, request).await.map_err(|error| {
         tracing::warn!(%error, "a node was not admitted");
         match error {
             JoinFailed::Refused(reason) => refuse(reason),
@@ -243,11 +303,32 @@ pub(crate) async fn admit(inner: &Arc<Inner>, request: &Bytes) -> Result<Bytes, 
     })
 }
 
-async fn grant(inner: &Arc<Inner>, request: Request) -> Result<Bytes, JoinFailed> {
+async fn grant(
+    inner: &Arc<Inner>,
+    from: Option<NodeId>,
+    request: Request,
+) -> Result<Bytes, JoinFailed> {
     let authority = inner.authority.as_ref().ok_or(JoinFailed::NoAuthority)?;
+    let token = match from.filter(|node| request.replaces == Some(*node)) {
+        // Its certificate is as good as a token, but only for its own place, and not when it was sent away.
+        Some(node) => {
+            let map = inner.map();
+            let again = map.admissions.iter().any(|(id, _)| *id == request.request);
+            let active = map
+                .nodes
+                .get(&node)
+                .is_some_and(|record| record.phase == NodePhase::Active);
+            if !again && !active {
+                let reason = format!("node {node} was removed from the cluster");
+                return Err(JoinFailed::Refused(reason));
+            }
+            token(inner, META).await?.hash()
+        }
+        None => *blake3::hash(&request.secret).as_bytes(),
+    };
     let command = MetaCommand::Admit {
         request: request.request,
-        token: *blake3::hash(&request.secret).as_bytes(),
+        token,
         region: request.region,
         address: request.address,
         replaces: request.replaces,

@@ -2,7 +2,8 @@
 //!
 //! The preferred leader of a group is the voter at the group's own number, counted round; so all nodes agree without a word. A
 //! leader that is not preferred hands over to the one that is, when that one is reachable, does not drain, and has
-//! the log; one group at a time, so that the cluster is never busy with itself.
+//! the log; one group at a time, so that the cluster is never busy with itself. A node whose clock, disk or processor is sick
+//! gives up everything at once, to whoever is well, and is given nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use model::id::{GroupId, NodeId};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::inner::{Inner, Opened};
 use super::probe;
@@ -42,26 +43,33 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         if inner.is_draining() {
             continue;
         }
-        let sick = probe::clock_is_sick(&inner);
-        if sick {
+        let sick_clock = probe::clock_is_sick(&inner);
+        if sick_clock {
             tracing::error!(
                 "this node's wall clock is far from the others'; it gives up leadership"
             );
         }
+        let sick = sick_clock || inner.health.is_sick();
+        let mut leaving = Vec::new();
         for opened in inner.all_opened() {
-            let replica = &opened.replica;
-            let group = replica.parts.group;
-            if !replica.role().ready {
+            let group = opened.replica.parts.group;
+            if !opened.replica.role().ready {
                 since.remove(&group);
                 continue;
             }
             let rested = since.entry(group).or_insert_with(Instant::now).elapsed() > REST;
-            if let Some(to) = target(&inner, replica, sick).filter(|_| rested || sick) {
-                tracing::info!(%group, %to, "hands leadership over for balance");
-                hand_over(replica, to).await;
-                break;
+            if let Some(to) = target(&inner, &opened.replica, sick).filter(|_| rested || sick) {
+                leaving.push((opened, to));
             }
         }
+        // One at a time for balance; a sick node should lead nothing, and soon.
+        leaving.truncate(if sick { usize::MAX } else { 1 });
+        join_all(leaving.iter().map(|(opened, to)| {
+            let group = opened.replica.parts.group;
+            tracing::info!(%group, %to, sick, "hands leadership over");
+            hand_over(&opened.replica, *to)
+        }))
+        .await;
     }
 }
 
@@ -89,7 +97,8 @@ fn may_lead(inner: &Inner, node: NodeId) -> bool {
 async fn hand_over(replica: &Replica, to: NodeId) -> bool {
     let me = replica.parts.me;
     let mut roles = replica.roles();
-    if !replica.hand_over(to).await {
+    // The group itself may wait for a disk that does not answer.
+    if !matches!(timeout(TRY, replica.hand_over(to)).await, Ok(true)) {
         return false;
     }
     let gone = roles.wait_for(|role| !role.ready && role.leader.is_some_and(|leader| leader != me));
@@ -114,8 +123,8 @@ pub(crate) async fn drain(inner: &Arc<Inner>, limit: Duration) -> usize {
     left.into_iter().filter(|left| *left).count()
 }
 
-/// Whether this node still leads the group in the end.
-async fn leave(opened: &Opened, deadline: Instant) -> bool {
+/// Hands one group's leadership over, to one after the other. Whether this node still leads the group in the end.
+pub(super) async fn leave(opened: &Opened, deadline: Instant) -> bool {
     let replica = &opened.replica;
     let mut tries = 0_usize;
     while leads(replica) && Instant::now() < deadline {

@@ -9,6 +9,7 @@ use storage::db::StateConfig;
 use storage::disk::Disk;
 use storage::state::StateEngine;
 
+use super::scrub::ScrubPace;
 use crate::shard::{Directory, EventSink, Peers, ServiceInbound};
 use crate::timing::Pace;
 use crate::transport;
@@ -51,6 +52,8 @@ pub struct Tuning {
     pub state: StateConfig,
     /// What a restart applies again at most, in bytes.
     pub replay_bytes: u64,
+    /// How cold data is read again.
+    pub scrub: ScrubPace,
 }
 
 impl Default for Tuning {
@@ -62,6 +65,7 @@ impl Default for Tuning {
             log: storage::log::LogConfig::default(),
             state: StateConfig::default(),
             replay_bytes: storage::state::flush::DEFAULT_REPLAY_BYTES,
+            scrub: ScrubPace::default(),
         }
     }
 }

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use model::id::GroupId;
 use model::meta::NodePhase;
+use model::state::StateError;
 use storage::log::GroupLog;
+use storage::state::TabletStore;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::inner::{Inner, Opened, OpenedKind};
+use super::repair;
 use crate::blocking::blocking;
 use crate::error::{Fatal, StartError};
 use crate::group::{MetaReplica, ShardReplica};
@@ -16,6 +19,7 @@ use crate::inbound::Door;
 use crate::lease::VoteGate;
 use crate::log_store::LogStore;
 use crate::machine::{self, Machine};
+use crate::message;
 use crate::network::Network;
 use crate::proposer::Proposer;
 use crate::replica::{self, Replica};
@@ -81,58 +85,121 @@ pub(crate) fn may_begin(inner: &Inner, group: GroupId) -> bool {
             .is_some_and(|log| is_new(&log.group(group.to_raw())))
 }
 
-/// Opens a replica, and starts it.
+/// Why a replica was not opened.
+pub(super) enum Unopened {
+    /// Its state is not whole, or is behind its log; it is to be rebuilt.
+    Damaged {
+        /// What was found.
+        what: String,
+        /// The state, if it could be opened.
+        store: Option<TabletStore>,
+    },
+    /// It cannot be.
+    Failed(StartError),
+}
+
+/// Opens a replica, and starts it. One that is damaged is rebuilt instead, if another node has it too.
 pub(crate) async fn open(inner: &Arc<Inner>, group: GroupId) -> Result<(), StartError> {
     let _one_at_a_time = inner.opening.lock().await;
-    if inner.opened(group).is_some() {
+    if inner.opened(group).is_some() || inner.repairs.has(group) {
         return Ok(());
     }
+    let opened = match open_store(inner, group).await {
+        Ok(store) => assemble(inner, group, store).await,
+        Err(unopened) => Err(unopened),
+    };
+    match opened {
+        Ok(()) => Ok(()),
+        Err(Unopened::Failed(error)) => Err(error),
+        Err(Unopened::Damaged { what, store }) => {
+            if repair::begin(inner, group, &what, store) {
+                return Ok(());
+            }
+            let source = what.into();
+            Err(StartError::State { group, source })
+        }
+    }
+}
+
+async fn open_store(inner: &Inner, group: GroupId) -> Result<TabletStore, Unopened> {
     let (engine, folder) = (inner.state.clone(), inner.folder.clone());
-    let store = blocking(move || engine.open(&folder, group.to_raw()))
-        .await
-        .map_err(|error| StartError::State {
-            group,
-            source: Box::new(error),
-        })?
-        .map_err(|error| StartError::State {
-            group,
-            source: Box::new(error),
-        })?;
+    let opened = blocking(move || engine.open(&folder, group.to_raw())).await;
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
+        Unopened::Failed(StartError::State { group, source })
+    };
+    opened
+        .map_err(|error| failed(Box::new(error)))?
+        .map_err(|error| match error.is_damage() {
+            true => Unopened::Damaged {
+                what: error.to_string(),
+                store: None,
+            },
+            false => failed(Box::new(error)),
+        })
+}
+
+/// Whether a state, or the snapshot from which openraft restores it, reaches to where the log begins.
+fn reaches(machine: &Machine, store: &TabletStore, log: &GroupLog) -> bool {
+    let kept = store
+        .snapshot()
+        .and_then(|kept| kept.manifest().applied.clone());
+    let kept = kept.and_then(|mark| message::decode_mark(mark).ok());
+    let kept = kept.and_then(|meta| meta.last_log_id);
+    let applied = machine.progress().applied().max(kept);
+    let next = |index: Option<u64>| index.map_or(0, |index| index.saturating_add(1));
+    next(applied.map(|id| id.index)) >= next(log.state().purged.map(|id| id.index))
+}
+
+/// Makes a replica of its state and its log, and starts it.
+pub(super) async fn assemble(
+    inner: &Arc<Inner>,
+    group: GroupId,
+    store: TabletStore,
+) -> Result<(), Unopened> {
+    let failed = |reason: String| Unopened::Failed(StartError::Group { group, reason });
     let log = inner
         .log
         .lock()
         .as_ref()
         .map(|log| log.group(group.to_raw()));
-    let Some(log) = log else {
-        let reason = "the host stops".to_owned();
-        return Err(StartError::Group { group, reason });
-    };
+    let log = log.ok_or_else(|| failed("the host stops".to_owned()))?;
     let pace = match group {
         GroupId::Meta => inner.tuning.meta_pace,
         GroupId::Shard(..) => inner.tuning.shard_pace,
     };
-    let old = !is_new(&log);
-    let gate = VoteGate::at_start(old, pace.lease());
+    let gate = VoteGate::at_start(!is_new(&log), pace.lease());
     let may_elect = !gate.is_closed() && !inner.is_draining();
-    let failed = |reason: String| StartError::Group { group, reason };
     let config = timing::config(group.to_string(), &pace, may_elect)
         .map_err(|error| failed(error.to_string()))?;
+    let damaged = |what: String| Unopened::Damaged {
+        what,
+        store: Some(store.clone()),
+    };
     let machine = Machine::open(machine::Parts {
         group,
         store: store.clone(),
         log: log.clone(),
         events: Arc::<Inner>::clone(inner),
     })
-    .map_err(|error| StartError::State {
-        group,
-        source: Box::new(error),
+    .map_err(|error| match error {
+        StateError::Damaged(what) => damaged(what),
+        StateError::Io(_) => Unopened::Failed(StartError::State {
+            group,
+            source: Box::new(error),
+        }),
     })?;
+    if !reaches(&machine, &store, &log) {
+        return Err(damaged("the state is behind its log".to_owned()));
+    }
     let progress = machine.progress();
     let network = Network::new(inner.transport().clone(), group);
     let log_store = LogStore::new(log.clone());
     let raft = Raft::new(inner.me.0, Arc::new(config), network, log_store, machine)
         .await
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| match progress.damage() {
+            Some(what) => damaged(what),
+            None => failed(error.to_string()),
+        })?;
     let replica = Replica::new(replica::Parts {
         group,
         me: inner.me,
@@ -199,12 +266,17 @@ fn start(inner: &Arc<Inner>, replica: Arc<Replica>) {
     inner.groups.write().insert(group, opened);
 }
 
-/// Follows a replica's role until it stops; a group that stops by itself ends the node.
+/// Follows a replica's role until it stops; a group that stops by itself ends the node, unless it can be rebuilt.
 async fn watch_over(inner: Arc<Inner>, replica: Arc<Replica>) {
     let group = replica.parts.group;
     Arc::clone(&replica).follow().await;
     let still_open = inner.groups.read().contains_key(&group);
     if still_open && !inner.stop.is_cancelled() {
+        if let Some(what) = replica.parts.progress.damage()
+            && repair::begin(&inner, group, &what, None)
+        {
+            return;
+        }
         let reason = {
             use openraft::async_runtime::watch::WatchReceiver;
             let metrics = replica.parts.raft.metrics();
@@ -217,10 +289,10 @@ async fn watch_over(inner: Arc<Inner>, replica: Arc<Replica>) {
     }
 }
 
-/// Stops a replica. Its log and state stay.
-pub(crate) async fn close(inner: &Arc<Inner>, group: GroupId) {
+/// Stops a replica. Its log and state stay. Says whether it has stopped.
+pub(crate) async fn close(inner: &Arc<Inner>, group: GroupId) -> bool {
     let Some(opened) = inner.groups.write().remove(&group) else {
-        return;
+        return true;
     };
     match &opened.kind {
         OpenedKind::Meta(meta) => meta.proposer.close(),
@@ -231,4 +303,6 @@ pub(crate) async fn close(inner: &Arc<Inner>, group: GroupId) {
     if !matches!(stopped, Ok(Ok(()))) {
         tracing::warn!(%group, waited = ?began.elapsed(), "group did not stop cleanly");
     }
+    // A group that has failed says so here, too; it does nothing any more.
+    stopped.is_ok()
 }

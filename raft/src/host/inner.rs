@@ -15,10 +15,14 @@ use model::shard::Event;
 use parking_lot::{Mutex, RwLock};
 use storage::log::LogEngine;
 use storage::state::StateEngine;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::config::{Attached, Tuning};
+use super::health::Health;
+use super::repair::Repairs;
+use super::scrub::Scrubber;
 use super::space::Space;
 use crate::error::Fatal;
 use crate::group::{MetaReplica, ShardReplica};
@@ -88,7 +92,12 @@ pub(crate) struct Inner {
     pub(crate) map: watch::Sender<Arc<MetaState>>,
     pub(crate) peers: Mutex<BTreeMap<NodeId, PeerView>>,
     pub(crate) draining: AtomicBool,
+    pub(crate) health: Health,
+    pub(crate) repairs: Repairs,
+    pub(crate) scrub: Scrubber,
     pub(crate) fatal: watch::Sender<Option<Fatal>>,
+    /// One request for hashes is served at a time.
+    pub(crate) hashing: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
@@ -293,6 +302,12 @@ impl Peers for Inner {
 }
 
 impl Inner {
+    /// Whether a peer is there that would do better than a sick node.
+    pub(crate) fn has_better(&self) -> bool {
+        let peers = self.peers.lock();
+        peers.values().any(|peer| peer.reachable && !peer.draining)
+    }
+
     /// Whether this node hands its leaderships away.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)

@@ -11,9 +11,13 @@
 //! | `probe.rs` | lives, clocks and the age of reads |
 //! | `keeper.rs` | sweeps, snapshots, flushes, the map |
 //! | `balance.rs` | who leads what; draining |
+//! | `health.rs` | whether disk and processor are fast enough to lead |
+//! | `repair.rs` | damaged replicas: set aside, and rebuilt from another node |
 //! | `placement.rs` | replicas onto nodes, one safe step at a time |
+//! | `scrub.rs` | cold data, read again |
 //! | `admit.rs` | joining |
 //! | `status.rs` | what an operator sees |
+//! | `hashes.rs` | hashes of the replicas, to compare nodes |
 //! | `inspect.rs` | what a simulation sees |
 //!
 //! **Start**: the node's own files and a new life; the log; the transport; the service; the groups, from the map that is kept
@@ -24,6 +28,8 @@ mod balance;
 mod bootstrap;
 mod config;
 mod groups;
+mod hashes;
+mod health;
 mod hello;
 mod inner;
 #[cfg(any(test, feature = "testing"))]
@@ -32,14 +38,17 @@ mod keeper;
 mod placement;
 mod probe;
 mod pulse;
+mod repair;
 mod router;
+mod scrub;
 mod space;
 mod status;
 
-pub use admit::{BadToken, JoinFailed, JoinToken, Joined, Wish, join};
+pub use admit::{BadToken, JoinFailed, JoinToken, Joined, Wish, join, known_peers, rejoin};
 pub use config::{Attached, Engines, Ground, HostConfig, LogWriter, Tuning};
 #[cfg(any(test, feature = "testing"))]
 pub use inspect::{Inspected, StateHash, leave_map};
+pub use scrub::{ScrubPace, ScrubReport};
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -48,13 +57,14 @@ use std::time::Duration;
 
 use model::id::{GroupId, NodeId};
 use model::meta::MetaState;
-use model::status::ClusterStatus;
+use model::status::{ClusterStatus, StateHashes};
 use model::time::Clock;
 use parking_lot::{Mutex, RwLock};
 use storage::disk::{Disk, RealDisk};
-use storage::life::LifeCounter;
-use storage::log::{LogEngine, LogStats};
+use storage::life::{LifeCounter, LifeError};
+use storage::log::{LogEngine, LogStats, OpenError};
 use storage::state::StateEngine;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -132,7 +142,10 @@ fn open_log(engines: &mut Engines, config: &HostConfig) -> Result<LogEngine, Sta
             })
         }
     };
-    let (log, recovery) = opened.map_err(|error| StartError::Log(Box::new(error)))?;
+    let (log, recovery) = opened.map_err(|error| match error {
+        OpenError::Damaged(_) => StartError::Damaged(Box::new(error)),
+        other => StartError::Log(Box::new(other)),
+    })?;
     tracing::info!(?recovery, "log opened");
     Ok(log)
 }
@@ -140,9 +153,12 @@ fn open_log(engines: &mut Engines, config: &HostConfig) -> Result<LogEngine, Sta
 fn open(engines: &mut Engines, config: &HostConfig) -> Result<Opened, StartError> {
     let me = config.transport.identity.node();
     let log = open_log(engines, config)?;
-    let life = LifeCounter::open(&engines.log).map_err(|error| StartError::Log(Box::new(error)))?;
-    let memory = Memory::open(Arc::clone(&engines.own), life).map_err(StartError::Memory)?;
-    let map = match memory.map().map_err(StartError::Memory)? {
+    let life = LifeCounter::open(&engines.log).map_err(|error| match error {
+        LifeError::Damaged => StartError::Damaged(Box::new(error)),
+        LifeError::Io(_) => StartError::Log(Box::new(error)),
+    })?;
+    let memory = Memory::open(Arc::clone(&engines.own), life).map_err(of_own_files)?;
+    let map = match memory.map().map_err(of_own_files)? {
         Some(map) if map.node != me => {
             return Err(StartError::OtherNode {
                 found: map.node,
@@ -157,6 +173,13 @@ fn open(engines: &mut Engines, config: &HostConfig) -> Result<Opened, StartError
         return Err(StartError::Config(what));
     }
     Ok(Opened { log, memory, map })
+}
+
+fn of_own_files(error: std::io::Error) -> StartError {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => StartError::Damaged(Box::new(error)),
+        _ => StartError::Memory(error),
+    }
 }
 
 impl Host {
@@ -217,7 +240,11 @@ impl Host {
             map: watch::Sender::new(Arc::new(opened.map)),
             peers: Mutex::default(),
             draining: AtomicBool::new(false),
+            health: health::Health::default(),
+            repairs: repair::Repairs::default(),
+            scrub: scrub::Scrubber::default(),
             fatal: watch::Sender::new(None),
+            hashing: Arc::new(Semaphore::new(1)),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
@@ -249,6 +276,10 @@ impl Host {
         inner.tasks.spawn(probe::run(Arc::clone(inner)));
         inner.tasks.spawn(keeper::sweep(Arc::clone(inner)));
         inner.tasks.spawn(keeper::bound(Arc::clone(inner)));
+        inner.tasks.spawn(health::disk(Arc::clone(inner)));
+        inner.tasks.spawn(health::cpu(Arc::clone(inner)));
+        inner.tasks.spawn(scrub::run(Arc::clone(inner)));
+        inner.tasks.spawn(scrub::suspects(Arc::clone(inner)));
         inner.tasks.spawn(keeper::follow_map(Arc::clone(inner)));
         inner.tasks.spawn(balance::run(Arc::clone(inner)));
         inner.tasks.spawn(placement::run(Arc::clone(inner)));
@@ -284,6 +315,12 @@ impl Host {
         status::status(&self.inner)
     }
 
+    /// Hashes of the replicas here, each with its applied index. Reads all of the state, on a thread that may block; `None` while
+    /// another call does.
+    pub async fn hashes(&self) -> Option<StateHashes> {
+        hashes::hashes(&self.inner).await
+    }
+
     /// Groups with no leader that this node knows.
     #[must_use]
     pub fn leaderless(&self) -> Vec<GroupId> {
@@ -292,6 +329,32 @@ impl Host {
             .iter()
             .filter(|opened| opened.replica.role().leader.is_none());
         lost.map(|opened| opened.replica.parts.group).collect()
+    }
+
+    /// Why another node would do better: this one's disk or processor is slow, and a peer is well.
+    #[must_use]
+    pub fn slow(&self) -> Vec<&'static str> {
+        match self.inner.has_better() {
+            true => self.inner.health.reasons(),
+            false => Vec::new(),
+        }
+    }
+
+    /// Replicas of this node that are damaged and are being rebuilt, and what was found.
+    #[must_use]
+    pub fn repairs(&self) -> BTreeMap<GroupId, String> {
+        self.inner.repairs.list()
+    }
+
+    /// Reads all cold data now, instead of when its time comes.
+    pub fn scrub(&self) {
+        self.inner.scrub.ask();
+    }
+
+    /// What scrubbing has come to.
+    #[must_use]
+    pub fn scrub_report(&self) -> ScrubReport {
+        self.inner.scrub.report()
     }
 
     /// Whether the disk is short of space, so that this node refuses writes.
@@ -304,6 +367,18 @@ impl Host {
     #[cfg(test)]
     pub(crate) fn pretend_space(&self, size: u64, free: u64) {
         self.inner.space.judge(size, free);
+    }
+
+    /// Takes the disk to be slow from now on, or no more; a test's.
+    #[cfg(test)]
+    pub(crate) fn pretend_slow(&self, slow: bool) {
+        self.inner.health.pretend(slow);
+    }
+
+    /// The node's life: how often its disk was started or has lived on for some seconds.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.inner.memory.life()
     }
 
     /// Figures of the log, for metrics; none when the host has stopped.
@@ -362,6 +437,13 @@ impl Host {
         admit::leave(&self.inner, node).await
     }
 
+    /// A replica's state, past its log.
+    #[cfg(test)]
+    pub(crate) fn store_for_test(&self, group: GroupId) -> storage::state::TabletStore {
+        let opened = self.inner.opened(group).expect("the group is open here");
+        opened.replica.parts.store.clone()
+    }
+
     /// What a join does, without the exchange over QUIC: the new node's id and map. The same request gets the same id.
     ///
     /// # Errors
@@ -389,6 +471,12 @@ impl Host {
         inner.tasks.close();
         if timeout(STOP, inner.tasks.wait()).await.is_err() {
             tracing::warn!(left = inner.tasks.len(), "tasks of the host did not end");
+        }
+        // Whoever comes back with an old disk is to be known after our own restart, too.
+        let memory = Arc::clone(&inner.memory);
+        let saved = blocking(move || memory.save_peers()).await;
+        if let Ok(Err(error)) = saved {
+            tracing::warn!(%error, "the peers' lives were not saved");
         }
         let log = inner.log.lock().take();
         let closed = blocking(move || log.map_or(Ok(()), LogEngine::close)).await;

@@ -43,7 +43,7 @@ fn ours(inner: &Inner) -> Bytes {
     codec::encode(&Probe {
         life: inner.memory.life(),
         wall: inner.clocks.wall(),
-        draining: inner.is_draining() || clock_is_sick(inner),
+        draining: inner.is_draining() || clock_is_sick(inner) || inner.health.is_sick(),
         leads: leads.collect(),
     })
 }
@@ -84,23 +84,15 @@ fn heard(inner: &Arc<Inner>, from: NodeId, probe: &Probe) -> bool {
 /// Probes all peers, for as long as the host runs.
 pub(crate) async fn run(inner: Arc<Inner>) {
     let mut round: u32 = 0;
+    let mut raising: Option<tokio::task::JoinHandle<()>> = None;
     while inner.pause(EVERY).await {
         round = round.wrapping_add(1);
         for peer in inner.others() {
             inner.tasks.spawn(ask(Arc::clone(&inner), peer));
         }
-        if round.is_multiple_of(RAISE) {
-            let memory = Arc::clone(&inner.memory);
-            let raised = crate::blocking::blocking(move || memory.raise()).await;
-            if let Ok(Err(error)) = raised {
-                // A full disk passes; the old life is still a true one.
-                if storage::disk::is_full(&error) {
-                    tracing::warn!(%error, "the node's life cannot be raised");
-                } else {
-                    let reason = error.to_string();
-                    inner.fail(Fatal::Memory { reason });
-                }
-            }
+        if round.is_multiple_of(RAISE) && raising.as_ref().is_none_or(|raise| raise.is_finished()) {
+            // Not waited for: a disk that does not answer must not keep the peers from being asked.
+            raising = Some(inner.tasks.spawn(raise(Arc::clone(&inner))));
         }
         steer(&inner);
         keep_time(&inner);
@@ -116,6 +108,22 @@ pub(crate) fn keep_time(inner: &Inner) {
         .map(|opened| opened.replica.parts.progress.log_time());
     let agreed = inner.clocks.agreed(&all_nodes(inner));
     time.follow(agreed, known.max().unwrap_or_default());
+}
+
+async fn raise(inner: Arc<Inner>) {
+    let memory = Arc::clone(&inner.memory);
+    match crate::blocking::blocking(move || memory.raise()).await {
+        Ok(Ok(took)) => inner.health.synced(took),
+        // A full disk passes; the old life is still a true one.
+        Ok(Err(error)) if storage::disk::is_full(&error) => {
+            tracing::warn!(%error, "the node's life cannot be raised");
+        }
+        Ok(Err(error)) => {
+            let reason = error.to_string();
+            inner.fail(Fatal::Memory { reason });
+        }
+        Err(error) => tracing::error!(%error, "raising the node's life failed"),
+    }
 }
 
 /// Slews the log time of the groups that this node leads.

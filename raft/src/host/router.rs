@@ -139,11 +139,12 @@ impl Inbound for Router {
         let opened = self
             .0
             .opened(open.group)
-            .filter(|_| open.kind == kinds::SNAPSHOT);
+            .filter(|_| !self.0.stop.is_cancelled());
         match opened {
-            Some(opened) if !self.0.stop.is_cancelled() => {
+            Some(opened) if open.kind == kinds::SNAPSHOT => {
                 opened.door.snapshot(open.header, stream);
             }
+            Some(opened) if open.kind == kinds::FETCH => opened.door.fetch(open.header, stream),
             // Dropping it tells the peer.
             _ => tracing::debug!(%from, group = %open.group, "stream is not wanted"),
         }
@@ -162,10 +163,10 @@ impl Inbound for Router {
         hello::check(&self.0, from, &welcome)
     }
 
-    fn join(&self, request: Bytes, reply: Reply) {
+    fn join(&self, from: Option<NodeId>, request: Bytes, reply: Reply) {
         let inner = Arc::clone(&self.0);
         self.0
             .tasks
-            .spawn(async move { reply.send(admit::admit(&inner, &request).await) });
+            .spawn(async move { reply.send(admit::admit(&inner, from, &request).await) });
     }
 }

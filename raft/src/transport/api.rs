@@ -274,9 +274,10 @@ pub trait Inbound: Send + Sync + 'static {
     /// A refusal closes the connection; callers on both sides see [`CallError::Refused`].
     fn welcome(&self, from: NodeId, welcome: Bytes) -> Result<(), Refusal>;
 
-    /// A process without a certificate asks to join. The request must prove its right (a token).
-    fn join(&self, request: Bytes, reply: Reply) {
-        drop(request);
+    /// A process asks to join. The request must prove its right (a token), unless it is a node that showed its certificate,
+    /// `from`, and asks for its own place.
+    fn join(&self, from: Option<NodeId>, request: Bytes, reply: Reply) {
+        drop((from, request));
         reply.send(Err(RemoteError::code(RemoteError::NO_KIND)));
     }
 }

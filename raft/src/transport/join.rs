@@ -1,7 +1,7 @@
 //! How a process without a certificate asks a node for one.
 //!
 //! The asker trusts whoever proves a certificate of the authority with the fingerprint that its join token carries; the
-//! node trusts nothing but what the request itself proves. One request and one reply for each connection, both small,
+//! node trusts nothing but what the request itself proves, and the certificate of a node that shows one. One request and one reply for each connection, both small,
 //! within a few seconds. What they say is the node's and the asker's own affair.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use model::id::NodeId;
+use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint};
 
 use super::api::{Inbound, RemoteError};
-use super::ca::Fingerprint;
+use super::ca::{Fingerprint, Identity};
 use super::connection::Connection;
 use super::dial::{one_frame, read_frame};
 use super::reply::Reply;
@@ -59,10 +61,34 @@ pub async fn ask(
     request: Bytes,
     timeout: Duration,
 ) -> Result<Bytes, JoinError> {
+    ask_with(address, tls::joiner(authority, None)?, request, timeout).await
+}
+
+/// The same, of a node that has a certificate, and shows it, but not its disk any more.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub async fn ask_as(
+    address: SocketAddr,
+    identity: &Identity,
+    request: Bytes,
+    timeout: Duration,
+) -> Result<Bytes, JoinError> {
+    let tls = tls::joiner(identity.authority_fingerprint(), Some(identity))?;
+    ask_with(address, tls, request, timeout).await
+}
+
+async fn ask_with(
+    address: SocketAddr,
+    tls: QuicClientConfig,
+    request: Bytes,
+    timeout: Duration,
+) -> Result<Bytes, JoinError> {
     if request.len() > MAX_BYTES {
         return Err(JoinError::TooLarge);
     }
-    let mut config = ClientConfig::new(Arc::new(tls::joiner(authority)?));
+    let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(Arc::new(quic::joining()));
     let local: SocketAddr = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -118,9 +144,9 @@ async fn exchange(
     }
 }
 
-/// Serves one joiner.
-pub(super) async fn serve(inbound: &dyn Inbound, connection: &Connection) {
-    match tokio::time::timeout(SERVE_TIME, answer(inbound, connection)).await {
+/// Serves one joiner; `from` is the node whose certificate it showed, if it did.
+pub(super) async fn serve(inbound: &dyn Inbound, connection: &Connection, from: Option<NodeId>) {
+    match tokio::time::timeout(SERVE_TIME, answer(inbound, connection, from)).await {
         Ok(Some(())) => {
             // The joiner closes once it has read the reply; a silent one is closed by time.
             drop(tokio::time::timeout(SERVE_TIME, connection.closed()).await);
@@ -130,7 +156,11 @@ pub(super) async fn serve(inbound: &dyn Inbound, connection: &Connection) {
     }
 }
 
-async fn answer(inbound: &dyn Inbound, connection: &Connection) -> Option<()> {
+async fn answer(
+    inbound: &dyn Inbound,
+    connection: &Connection,
+    from: Option<NodeId>,
+) -> Option<()> {
     let ByteStream {
         mut writer,
         mut reader,
@@ -140,7 +170,7 @@ async fn answer(inbound: &dyn Inbound, connection: &Connection) -> Option<()> {
         return None;
     }
     let (reply, outcome) = Reply::channel();
-    inbound.join(frame.body, reply);
+    inbound.join(from, frame.body, reply);
     let (status, body) = match outcome
         .await
         .unwrap_or(Err(RemoteError::code(RemoteError::DROPPED)))

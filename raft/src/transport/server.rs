@@ -150,8 +150,8 @@ impl Door {
         let connection = Connection::Quic(connection);
         match dialer {
             Dialer::Node(node) => self.serve_node(node, &connection).await,
-            Dialer::Joiner => match self.joiners.try_acquire() {
-                Ok(_place) => join::serve(shared.inbound.as_ref(), &connection).await,
+            Dialer::Joiner(from) => match self.joiners.try_acquire() {
+                Ok(_place) => join::serve(shared.inbound.as_ref(), &connection, from).await,
                 Err(_full) => connection.close(codes::FULL, b"too many joiners"),
             },
             Dialer::Stranger => {

@@ -26,7 +26,7 @@ use super::ca::{self, ClusterName, Fingerprint, Identity};
 
 /// Node to node, frame layout 1.
 pub(super) const NODE_ALPN: &[u8] = b"psp-edge-node/1";
-/// A process without certificate to any node.
+/// A process that has no certificate, or lost its disk, to any node.
 pub(super) const JOIN_ALPN: &[u8] = b"psp-edge-join/1";
 
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
@@ -147,8 +147,8 @@ fn server(
 pub(super) enum Dialer {
     /// A node of the cluster, by its certificate.
     Node(NodeId),
-    /// Anyone, to join.
-    Joiner,
+    /// Anyone, to join; the node whose certificate was shown, if one was.
+    Joiner(Option<NodeId>),
     /// Nobody whom we serve.
     Stranger,
 }
@@ -160,7 +160,7 @@ impl Dialer {
             .and_then(|data| data.downcast::<HandshakeData>().ok())
             .and_then(|data| data.protocol);
         match protocol.as_deref() {
-            Some(JOIN_ALPN) => Self::Joiner,
+            Some(JOIN_ALPN) => Self::Joiner(peer_node(connection, cluster)),
             Some(NODE_ALPN) => peer_node(connection, cluster).map_or(Self::Stranger, Self::Node),
             Some(_) | None => Self::Stranger,
         }
@@ -173,14 +173,23 @@ fn peer_node(connection: &quinn::Connection, cluster: &ClusterName) -> Option<No
     ca::node_in(chain.first()?, cluster)
 }
 
-/// TLS for a process that has no certificate and knows only the authority's fingerprint.
-pub(super) fn joiner(authority: Fingerprint) -> Result<QuicClientConfig, TlsError> {
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
+/// TLS for a process that wants to join: it knows only the authority's fingerprint, and has no certificate, or that of a node
+/// whose disk is lost.
+pub(super) fn joiner(
+    authority: Fingerprint,
+    identity: Option<&Identity>,
+) -> Result<QuicClientConfig, TlsError> {
+    let config = ClientConfig::builder_with_provider(Arc::clone(&PROVIDER))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(failed("no TLS 1.3"))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned { authority }))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(Pinned { authority }));
+    let mut config = match identity {
+        None => config.with_no_client_auth(),
+        Some(identity) => config
+            .with_client_auth_cert(vec![identity.certificate().clone()], key(identity))
+            .map_err(failed("the node's key cannot be used"))?,
+    };
     config.alpn_protocols = vec![JOIN_ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;

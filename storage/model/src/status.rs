@@ -1,4 +1,5 @@
-//! What `GET /admin/v1/cluster` says: the published schema, filled in by `raft` and shown by `pspd cluster status`.
+//! What `GET /admin/v1/cluster` says: the published schema, filled in by `raft` and shown by `pspd cluster status`; and what
+//! `GET /admin/v1/hashes` says.
 //!
 //! All of it is one node's view. Fields are only added, never renamed.
 
@@ -78,4 +79,28 @@ pub struct ReplicaStatus {
     pub matched_index: Option<u64>,
     /// How many entries it is behind the leader's log, if the node that answers leads the group.
     pub lag: Option<u64>,
+}
+
+/// What the replicas on one node hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHashes {
+    /// The node that answers.
+    pub node: u64,
+    /// Its replicas, the meta group's first.
+    pub groups: Vec<StateHash>,
+}
+
+/// What one replica holds: replicas of a group with the same applied index have the same hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateHash {
+    /// `meta`, or region and shard as in `r1-s0`.
+    pub group: String,
+    /// The index that was applied last when the state was looked at.
+    pub applied_index: u64,
+    /// A hash of all replicated state, in hex; none when it could not be read, or not in time.
+    pub hash: Option<String>,
+    /// How many keys it covers.
+    pub keys: u64,
+    /// Why there is no hash.
+    pub error: Option<String>,
 }

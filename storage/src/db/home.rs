@@ -5,6 +5,8 @@
 //!                              tablet-N/      a RocksDB
 //!                              snapshot-N/    files/ of a checkpoint, and SNAPSHOT, its manifest, written last
 //!                              staging/       files of an arriving snapshot
+//!                              arriving/      all of them as a tablet, while it is read for the first time
+//!        <group>.removed, <group>.damaged     on its way out; what did not open, until it is rebuilt
 //! ```
 //! Guarantees: whatever CURRENT does not name, and every snapshot without its manifest, is what a crash left, and goes at
 //! the next open. A directory with state but without a readable CURRENT is damage, never an empty group.
@@ -30,10 +32,12 @@ const CURRENT: &str = "CURRENT";
 const SNAPSHOT: &str = "SNAPSHOT";
 const FILES: &str = "files";
 const STAGING: &str = "staging";
+const ARRIVING: &str = "arriving";
 const TABLET: &str = "tablet-";
 const SNAPSHOT_DIR: &str = "snapshot-";
 const DRAFT: &str = ".draft";
 const REMOVED: &str = ".removed";
+const ASIDE: &str = ".damaged";
 
 /// One group's directory, with its tablet open.
 #[derive(Debug)]
@@ -54,6 +58,24 @@ pub(crate) fn list(groups: &Path) -> Result<Vec<u32>, TabletError> {
         .collect();
     out.sort_unstable();
     Ok(out)
+}
+
+/// Moves a group's directory out of the way, so that the next open makes an empty one. What was moved away before goes.
+pub(crate) fn set_aside(groups: &Path, group: u32) -> Result<(), TabletError> {
+    forget_aside(groups, group)?;
+    let directory = groups.join(format!("{group:08x}"));
+    let aside = groups.join(format!("{group:08x}{ASIDE}"));
+    match fs::rename(&directory, &aside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(TabletError::io("setting aside", &directory, &error))
+        }
+        _ => sync_path(groups),
+    }
+}
+
+/// Removes what [`set_aside`] moved away.
+pub(crate) fn forget_aside(groups: &Path, group: u32) -> Result<(), TabletError> {
+    remove_dir(&groups.join(format!("{group:08x}{ASIDE}")))
 }
 
 impl DiskHome {
@@ -94,7 +116,8 @@ impl DiskHome {
             }
         }
         for name in &entries {
-            if number_of(name, TABLET).is_some_and(|other| other != number) {
+            let replaced = number_of(name, TABLET).is_some_and(|other| other != number);
+            if replaced || name == ARRIVING {
                 remove_dir(&directory.join(name))?;
             } else if name.ends_with(DRAFT) {
                 Place::Disk(directory.clone()).remove(name)?;
@@ -110,16 +133,19 @@ impl DiskHome {
         Ok((home, snapshot))
     }
 
-    /// The new tablet, checked from end to end, not yet pointed to.
+    /// The new tablet, checked from end to end unless that was done, not yet pointed to.
     fn build(
         &self,
         tablet: &Path,
         manifest: &SnapshotManifest,
         staging: &Path,
+        verified: bool,
     ) -> Result<RocksTablet, TabletError> {
         lay_out(tablet, manifest, staging)?;
         let opened = RocksTablet::open(&self.engine, tablet, self.group)?;
-        verify(&opened)?;
+        if !verified {
+            verify(&opened)?;
+        }
         if opened.applied() != manifest.applied {
             return Err(TabletError::damaged(
                 "the snapshot holds another commit than it says",
@@ -171,10 +197,22 @@ impl Home for DiskHome {
         Ok(Place::Disk(staging))
     }
 
+    fn verify(&self, manifest: &SnapshotManifest, staging: &Place) -> Result<(), TabletError> {
+        let Place::Disk(staging) = staging else {
+            return Err(TabletError::refused("it did not arrive on disk"));
+        };
+        let arriving = self.directory.join(ARRIVING);
+        remove_dir(&arriving)?;
+        let read = self.build(&arriving, manifest, staging, false).map(drop);
+        remove_dir(&arriving)?;
+        read
+    }
+
     fn install(
         &self,
         manifest: &SnapshotManifest,
         staging: &Place,
+        verified: bool,
     ) -> Result<(u64, Snapshot), TabletError> {
         let Place::Disk(staging) = staging else {
             return Err(TabletError::refused("it did not arrive on disk"));
@@ -184,7 +222,7 @@ impl Home for DiskHome {
         let snapshot_dir = self.directory.join(format!("{SNAPSHOT_DIR}{number}"));
         let files = snapshot_dir.join(FILES);
         let prepared = self
-            .build(&tablet_dir, manifest, staging)
+            .build(&tablet_dir, manifest, staging, verified)
             .and_then(|tablet| {
                 make_dir(&snapshot_dir)?;
                 lay_out(&files, manifest, staging)?;

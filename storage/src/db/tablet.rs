@@ -51,7 +51,7 @@ impl Handle {
     }
 
     fn failed(&self, key: &[u8], error: &rocksdb::Error) -> StateError {
-        match TabletError::rocksdb("read of state", error) {
+        match TabletError::rocksdb_read("read of state", error) {
             TabletError::Damaged { what } => self.damage(key, &what),
             other => other.into(),
         }
@@ -177,7 +177,7 @@ impl RocksTablet {
     /// Opens a tablet that [`Self::create`] or an install made.
     pub(crate) fn open(engine: &RocksEngine, path: &Path, group: u32) -> Result<Self, TabletError> {
         let db = DB::open(&engine.options(false), path)
-            .map_err(|error| TabletError::rocksdb("open of a tablet", &error))?;
+            .map_err(|error| TabletError::rocksdb_read("open of a tablet", &error))?;
         let handle = Arc::new(Handle {
             db: Some(db),
             path: path.to_owned(),
@@ -327,7 +327,7 @@ impl Tablet for RocksTablet {
         match iterator.status() {
             Ok(()) => {}
             // A block that cannot be read ends the iteration: what lies after it is unknown, so the tablet is damaged.
-            Err(error) => match TabletError::rocksdb("scrub", &error) {
+            Err(error) => match TabletError::rocksdb_read("scrub", &error) {
                 TabletError::Damaged { .. } => {
                     self.handle.failed(&[], &error);
                     step.damaged += 1;
@@ -336,6 +336,10 @@ impl Tablet for RocksTablet {
             },
         }
         Ok(step)
+    }
+
+    fn damaged_reads(&self) -> u64 {
+        self.handle.damaged.load(Ordering::Relaxed)
     }
 
     fn stats(&self) -> TabletStats {

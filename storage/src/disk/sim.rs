@@ -2,11 +2,12 @@
 //!
 //! In: the calls of [`Disk`] and [`File`], and the faults a test asks for. A crash ends the life of every handle
 //! made before it: they answer with an error, so that a writer of the dead process can no longer change anything.
-//! The same seed and the same calls give the same bytes. It measures no time; a sync takes none, unless it is held.
+//! The same seed and the same calls give the same bytes. A sync takes no time, unless it is held or made slow.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -53,6 +54,7 @@ struct Faults {
     full: bool,
     lying: bool,
     holding: bool,
+    slow: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -174,6 +176,11 @@ impl SimDisk {
     pub fn hold_syncs(&self, holding: bool) {
         self.shared.state.lock().faults.holding = holding;
         self.shared.released.notify_all();
+    }
+
+    /// From now on a sync of a file takes so long.
+    pub fn slow_syncs(&self, slow: Option<Duration>) {
+        self.shared.state.lock().faults.slow = slow;
     }
 
     /// Flips the bits of `mask` in one byte, durably.
@@ -386,6 +393,10 @@ impl File for SimFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.alive()?;
         state.syncs += 1;
+        if let Some(slow) = state.faults.slow {
+            self.disk.shared.released.wait_for(&mut state, slow);
+            state.check_life(self.disk.life)?;
+        }
         while state.faults.holding {
             self.disk.shared.released.wait(&mut state);
             state.check_life(self.disk.life)?;

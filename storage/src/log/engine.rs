@@ -28,7 +28,7 @@ const LOCK: &str = "log.lock";
 /// Dropping it closes it: what was taken is written first, which may take a sync of the disk.
 #[derive(Debug)]
 pub struct LogEngine {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 

@@ -12,6 +12,7 @@
 //! | `format.rs` | the bytes |
 //! | `recover.rs`, `scan.rs`, `replay.rs` | opening: torn tail or damage, and the state rebuilt |
 //! | `read.rs` | entries that are no longer in memory |
+//! | `scrub.rs` | cold segments read again, to find damage early |
 //! | `room.rs` | what a nearly full log still takes, asked before the queue |
 //! | `watermark.rs` | how far the log was durable at the least |
 //! | `config.rs`, `types.rs`, `error.rs`, `stats.rs` | as named |
@@ -47,6 +48,7 @@ mod recover;
 mod replay;
 mod room;
 mod scan;
+mod scrub;
 mod segment;
 mod shared;
 mod stats;
@@ -62,6 +64,7 @@ pub use error::{Damage, OpenError};
 pub use handle::GroupLog;
 pub use recover::Recovery;
 pub use room::Admission;
+pub use scrub::{ColdLog, LogCursor, LogScrub};
 pub use stats::{LogStats, SYNC_BUCKETS};
 pub use types::{Callback, Entry, LogId, LogState, Vote};
 pub use writer::Turn;

@@ -65,6 +65,15 @@ impl Readable {
     pub(crate) fn get(&self, generation: u32) -> Option<Arc<Segment>> {
         self.0.read().get(&generation).cloned()
     }
+
+    /// The oldest segment from this generation on, and the one after it.
+    pub(crate) fn from(&self, generation: u64) -> Vec<Arc<Segment>> {
+        let mut found: Vec<_> = self.0.read().values().cloned().collect();
+        found.retain(|segment| segment.generation >= generation);
+        found.sort_unstable_by_key(|segment| segment.generation);
+        found.truncate(2);
+        found
+    }
 }
 
 impl Used {

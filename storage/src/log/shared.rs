@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
 use super::config::LogConfig;
 use super::group::Group;
@@ -28,7 +30,24 @@ pub(crate) struct Shared {
     pub(crate) no_room: AtomicBool,
     pub(crate) room: Room,
     pub(crate) damaged_reads: AtomicU64,
+    pub(crate) syncing: Syncing,
     failure: OnceLock<(io::ErrorKind, String)>,
+}
+
+/// Since when the writer's step that is under way has been so: a write or a sync that never returns shows only here.
+#[derive(Debug, Default)]
+pub(crate) struct Syncing(Mutex<Option<Instant>>);
+
+impl Syncing {
+    pub(crate) fn set(&self, since: Option<Instant>) {
+        *self.0.lock() = since;
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0
+            .lock()
+            .map_or(Duration::ZERO, |since| since.elapsed())
+    }
 }
 
 impl Shared {
@@ -46,6 +65,7 @@ impl Shared {
             no_room: AtomicBool::new(false),
             room: Room::default(),
             damaged_reads: AtomicU64::new(0),
+            syncing: Syncing::default(),
             failure: OnceLock::new(),
         }
     }
@@ -134,6 +154,7 @@ impl Shared {
             tail_bytes: self.tail_bytes(),
             damaged_reads: self.damaged_reads.load(Ordering::Relaxed),
             no_room: self.no_room.load(Ordering::Relaxed),
+            syncing: self.syncing.elapsed(),
             ..self.stats.lock().clone()
         }
     }

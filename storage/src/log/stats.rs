@@ -48,6 +48,10 @@ pub struct LogStats {
     pub segments_free: usize,
     /// The groups whose entries keep the oldest segment.
     pub oldest_groups: Vec<u32>,
+    /// The oldest segment in use.
+    pub oldest_generation: u64,
+    /// How long what the writer is doing (a write, a sync) has taken until now; zero when it rests.
+    pub syncing: Duration,
     /// Operations taken and not yet durable.
     pub queued_ops: usize,
     /// Their bytes.

@@ -32,6 +32,7 @@ pub struct Snapshot {
     manifest: SnapshotManifest,
     files: Place,
     doomed: Option<(AtomicBool, PathBuf)>,
+    suspect: AtomicBool,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -51,6 +52,7 @@ impl Snapshot {
             manifest,
             files,
             doomed,
+            suspect: AtomicBool::new(false),
         }
     }
 
@@ -73,6 +75,36 @@ impl Snapshot {
             .min(MAX_PIECE_BYTES)
             .min(usize::try_from(left).unwrap_or(usize::MAX));
         self.files.read_at(&entry.name, offset, limit)
+    }
+
+    /// Reads the file with this number in the manifest from end to end: says how many bytes it has, or that it is damaged.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`TabletError::Damaged`] when its content is not what the manifest says; when it cannot be read.
+    pub fn check(&self, file: usize) -> Result<u64, TabletError> {
+        let entry = self.manifest.files.get(file);
+        let entry = entry.ok_or_else(|| TabletError::refused(format!("it has no file {file}")))?;
+        let damaged = || TabletError::damaged(format!("{} of a snapshot", entry.name));
+        if self.files.length(&entry.name)? != Some(entry.length) {
+            return Err(damaged());
+        }
+        let hasher = self.files.hash(&entry.name, entry.length)?;
+        match *hasher.finalize().as_bytes() == entry.hash {
+            true => Ok(entry.length),
+            false => Err(damaged()),
+        }
+    }
+
+    /// A transfer of it failed: its files may be to blame, so they are to be checked soon.
+    pub fn suspect(&self) {
+        self.suspect.store(true, Ordering::Release);
+    }
+
+    /// Takes the suspicion back, and says whether there was one.
+    #[must_use]
+    pub fn take_suspicion(&self) -> bool {
+        self.suspect.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn doom(&self) {

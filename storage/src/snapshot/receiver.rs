@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::TabletError;
 use crate::snapshot::manifest::{FileEntry, SnapshotManifest};
@@ -28,6 +29,8 @@ pub struct SnapshotReceiver {
     manifest: SnapshotManifest,
     staging: Place,
     arriving: BTreeMap<usize, Arriving>,
+    /// Every value of it was read.
+    verified: AtomicBool,
 }
 
 struct Arriving {
@@ -60,6 +63,7 @@ impl SnapshotReceiver {
             manifest,
             staging,
             arriving: BTreeMap::new(),
+            verified: AtomicBool::new(false),
         };
         // Two files with the same content are one staged file, and one transfer.
         let mut seen = BTreeSet::new();
@@ -129,6 +133,14 @@ impl SnapshotReceiver {
             0 => Ok((&self.manifest, &self.staging)),
             files => Err(TabletError::Incomplete { files }),
         }
+    }
+
+    pub(crate) fn set_verified(&self) {
+        self.verified.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_verified(&self) -> bool {
+        self.verified.load(Ordering::Acquire)
     }
 
     fn resume(&mut self, file: usize) -> Result<(), TabletError> {

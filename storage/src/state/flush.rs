@@ -43,15 +43,17 @@ impl FlushPolicy {
     /// The tablet to flush now, if the process has more than the limit.
     ///
     /// # Errors
-    /// When a tablet cannot say what is durable.
+    /// When a tablet cannot say what is durable; with its group.
     pub fn choose<'a>(
         &self,
         tablets: &'a [Arc<dyn Tablet>],
-    ) -> Result<Option<&'a Arc<dyn Tablet>>, TabletError> {
+    ) -> Result<Option<&'a Arc<dyn Tablet>>, (u32, TabletError)> {
         let mut total = 0_u64;
         let mut oldest: Option<(u64, &Arc<dyn Tablet>)> = None;
         for tablet in tablets {
-            let unflushed = tablet.unflushed()?;
+            let unflushed = tablet
+                .unflushed()
+                .map_err(|error| (tablet.group(), error))?;
             total = total.saturating_add(unflushed.bytes);
             if let Some(since) = unflushed.oldest
                 && oldest.is_none_or(|(best, _)| since < best)
@@ -67,15 +69,15 @@ impl FlushPolicy {
     /// Flushes tablets until the process is within the limit; says how many. Blocks.
     ///
     /// # Errors
-    /// The first failure of a flush.
-    pub fn run(&self, tablets: &[Arc<dyn Tablet>]) -> Result<usize, TabletError> {
+    /// The first failure of a flush, with the group.
+    pub fn run(&self, tablets: &[Arc<dyn Tablet>]) -> Result<usize, (u32, TabletError)> {
         let mut flushed = 0;
         // Commits go on meanwhile: one round over all tablets is enough for one call.
         while flushed < tablets.len() {
             let Some(tablet) = self.choose(tablets)? else {
                 break;
             };
-            tablet.flush()?;
+            tablet.flush().map_err(|error| (tablet.group(), error))?;
             flushed += 1;
         }
         Ok(flushed)

@@ -1,6 +1,7 @@
 //! The state of one group's replica: a tablet, transactions on it, views of it, and where it lives.
 //!
 //! - [`txn`]: changes that are collected, and shown to their own reads, before they are committed.
+//! - [`digest`]: a hash of what the replicas of a group have in common.
 //! - [`flush`]: how much a restart would have to replay, and which tablet to flush to bound it.
 //! - [`store`]: a group's place: its current tablet, its snapshots, installing one, removing all.
 //!
@@ -8,6 +9,7 @@
 //! Everything here blocks the calling thread: reads and commits for the time of a disk read at most; flush, checkpoint,
 //! scrub and install for long, so they belong on a thread that may block.
 
+pub mod digest;
 pub mod flush;
 pub mod store;
 pub mod txn;
@@ -79,6 +81,9 @@ pub trait Tablet: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// When the store cannot be read at all; damaged values are counted instead.
     fn scrub(&self, from: &ScrubCursor, max_bytes: u64) -> Result<ScrubStep, TabletError>;
+
+    /// Reads that met damage since the tablet was opened; cheap. Above zero, the replica is to be repaired from another one.
+    fn damaged_reads(&self) -> u64;
 
     /// Figures for operators.
     fn stats(&self) -> TabletStats;

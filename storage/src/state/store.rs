@@ -70,6 +70,32 @@ impl StateEngine {
         })))
     }
 
+    /// Moves a group's store out of the way that does not open because it is damaged: the next open makes an empty one. It is
+    /// kept until [`Self::forget_aside`], and is not opened again.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn set_aside(&self, groups: &Path, group: u32) -> Result<(), TabletError> {
+        match self {
+            Self::RocksDb(_) => home::set_aside(groups, group),
+            Self::Memory(disk) => {
+                disk.forget(group);
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes what [`Self::set_aside`] kept.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget_aside(&self, groups: &Path, group: u32) -> Result<(), TabletError> {
+        match self {
+            Self::RocksDb(_) => home::forget_aside(groups, group),
+            Self::Memory(_) => Ok(()),
+        }
+    }
+
     /// The groups that have a store below the directory `groups`.
     ///
     /// # Errors
@@ -112,11 +138,14 @@ pub(crate) trait Home: Send + Sync + std::fmt::Debug {
     fn keep(&self, draft: &Draft, manifest: &SnapshotManifest) -> Result<(), TabletError>;
     /// Where arriving files lie.
     fn staging(&self) -> Result<Place, TabletError>;
-    /// Makes what has arrived the current tablet and a snapshot.
+    /// Reads every value of what has arrived.
+    fn verify(&self, manifest: &SnapshotManifest, staging: &Place) -> Result<(), TabletError>;
+    /// Makes what has arrived the current tablet and a snapshot; reads every value of it unless that was done.
     fn install(
         &self,
         manifest: &SnapshotManifest,
         staging: &Place,
+        verified: bool,
     ) -> Result<(u64, Snapshot), TabletError>;
     /// Removes everything.
     fn remove(&self) -> Result<(), TabletError>;
@@ -216,6 +245,29 @@ impl TabletStore {
         SnapshotReceiver::new(manifest, self.0.home.staging()?)
     }
 
+    /// Reads all of a snapshot that has arrived, so that its install need not, and fails only for reasons of this disk.
+    ///
+    /// # Errors
+    /// [`TabletError::Incomplete`] while files are missing; [`TabletError::Damaged`] when a value is not what was written:
+    /// then what has arrived is dropped.
+    pub fn verify(&self, receiver: &SnapshotReceiver) -> Result<(), TabletError> {
+        let _one_at_a_time = self.0.installing.lock();
+        self.0.check()?;
+        let (manifest, staging) = receiver.complete()?;
+        match self.0.home.verify(manifest, staging) {
+            Ok(()) => {
+                receiver.set_verified();
+                Ok(())
+            }
+            Err(error) => {
+                if error.is_damage() {
+                    clear(staging)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
     /// Makes a snapshot that has arrived the current tablet, after reading all of it. Nothing may commit meanwhile:
     /// what is committed to the old tablet is lost with it. Views of the old tablet stay valid.
     ///
@@ -226,7 +278,11 @@ impl TabletStore {
         let _one_at_a_time = self.0.installing.lock();
         self.0.check()?;
         let (manifest, staging) = receiver.complete()?;
-        match self.0.home.install(manifest, staging) {
+        match self
+            .0
+            .home
+            .install(manifest, staging, receiver.is_verified())
+        {
             Ok((number, snapshot)) => {
                 self.0.adopt(number, snapshot);
                 clear(staging)?;

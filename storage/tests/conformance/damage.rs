@@ -176,6 +176,72 @@ fn a_snapshot_with_such_a_value_is_not_installed() {
     );
 }
 
+#[test]
+fn a_snapshot_is_verified_before_its_install_and_a_damaged_one_is_dropped() {
+    for damaged in [false, true] {
+        let source = filled();
+        if damaged {
+            corrupt_value(&source);
+        }
+        let snapshot = source.open().checkpoint().unwrap().seal().unwrap();
+        let fixture = Fixture::rocksdb();
+        let target = fixture.open();
+        let mut receiver = target.receive(snapshot.manifest().clone()).unwrap();
+        assert!(target.verify(&receiver).is_err(), "nothing has arrived");
+        send(&snapshot, &mut receiver, usize::MAX);
+        let verified = target.verify(&receiver);
+        assert!(!names(&fixture).contains("arriving"));
+        assert_eq!(target.current().applied(), None, "nothing is installed");
+        if damaged {
+            assert!(verified.unwrap_err().is_damage());
+            let again = target.receive(snapshot.manifest().clone()).unwrap();
+            assert!(!again.missing().is_empty(), "what arrived is gone");
+        } else {
+            verified.unwrap();
+            let tablet = target.install(&receiver).unwrap();
+            assert_eq!(
+                tablet.view().get(&chunk(3)).unwrap(),
+                Some(value(3, length(3)))
+            );
+        }
+    }
+}
+
+#[test]
+fn what_does_not_open_is_set_aside_and_an_empty_store_takes_its_place() {
+    let fixture = filled();
+    fs::remove_file(fixture.directory().join("CURRENT")).unwrap();
+    let (path, group) = (fixture.path(), crate::fixture::GROUP);
+    assert!(fixture.engine.open(&path, group).unwrap_err().is_damage());
+    fixture.engine.set_aside(&path, group).unwrap();
+    let store = fixture.open();
+    assert_eq!(store.current().applied(), None);
+    assert_eq!(fixture.engine.groups(&path).unwrap(), [group]);
+    let aside = fixture.directory().with_extension("damaged");
+    assert!(aside.join("tablet-1").is_dir());
+    fixture.engine.forget_aside(&path, group).unwrap();
+    assert!(!aside.exists());
+}
+
+#[test]
+fn a_snapshot_whose_file_has_changed_since_is_known() {
+    let source = filled();
+    let snapshot = source.open().checkpoint().unwrap().seal().unwrap();
+    let files = &snapshot.manifest().files;
+    let table = files.iter().position(|file| file.name.ends_with(".sst"));
+    let table = table.unwrap();
+    for (file, entry) in files.iter().enumerate() {
+        assert_eq!(snapshot.check(file).unwrap(), entry.length);
+    }
+    let folder = names(&source);
+    let folder = folder.iter().find(|name| name.starts_with("snapshot-"));
+    let path = source.directory().join(folder.unwrap()).join("files");
+    flip(&path.join(&files[table].name), 20);
+    assert!(snapshot.check(table).unwrap_err().is_damage());
+    fs::remove_file(path.join(&files[table].name)).unwrap();
+    assert!(snapshot.check(table).unwrap_err().is_damage());
+}
+
 fn names(fixture: &Fixture) -> BTreeSet<String> {
     fs::read_dir(fixture.directory())
         .unwrap()

@@ -151,6 +151,12 @@ impl Identity {
         &self.cluster
     }
 
+    /// The certificate's bytes.
+    #[must_use]
+    pub fn certificate_der(&self) -> &[u8] {
+        &self.certificate
+    }
+
     /// What the cluster's join tokens carry.
     #[must_use]
     pub fn authority_fingerprint(&self) -> Fingerprint {

@@ -97,8 +97,10 @@ impl Inbound for Handlers {
         self.unwelcome.lock().clone().map_or(Ok(()), Err)
     }
 
-    fn join(&self, request: Bytes, reply: Reply) {
-        reply.send(if request.starts_with(b"token") {
+    fn join(&self, from: Option<NodeId>, request: Bytes, reply: Reply) {
+        reply.send(if let Some(node) = from {
+            Ok(Bytes::from(format!("again, {node}")))
+        } else if request.starts_with(b"token") {
             Ok(Bytes::from_static(b"certificate"))
         } else {
             Err(RemoteError::code(40))

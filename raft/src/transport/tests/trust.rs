@@ -199,3 +199,17 @@ async fn a_process_without_certificate_joins_with_the_right_fingerprint_only() {
         .unwrap_err();
     assert!(matches!(error, join::JoinError::TooLarge));
 }
+
+#[tokio::test]
+async fn a_node_that_asks_to_join_again_is_known_by_its_certificate_only_in_its_own_cluster() {
+    let authority = authority();
+    let node = start(config(&authority, 1));
+    let ask = async |identity| {
+        join::ask_as(node.address(), identity, Bytes::from_static(b"again"), LONG).await
+    };
+    let own = identity(&authority, 3);
+    assert_eq!(ask(&own).await.unwrap(), "again, 3");
+    let stranger = identity(&super::authority(), 3);
+    let error = ask(&stranger).await.unwrap_err();
+    assert!(matches!(error, join::JoinError::Unreachable(_)), "{error}");
+}

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod model;
 mod recycle;
+mod scrub;
 mod space;
 
 use std::io;

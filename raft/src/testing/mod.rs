@@ -3,6 +3,8 @@
 //! Nodes can be killed (what was not synced is gone), started again, wiped, cut off. Time is tokio's. Nothing here is for
 //! production.
 
+mod faults;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,8 @@ use storage::disk::{CrashKeeps, Disk, SimDisk};
 use storage::memory::MemoryDisk;
 use storage::state::StateEngine;
 use tokio::time::Instant;
+
+pub use faults::Image;
 
 use crate::error::StartError;
 use crate::host::{Attached, Engines, Host, HostConfig, LogWriter, Tuning};

@@ -1,6 +1,6 @@
-//! The one file of a snapshot of a tablet in memory: entries in the order of their keys, each value in its stored form.
+//! The one file of a snapshot of a tablet in memory: a sorted dump of the stored form.
 //!
-//! Every value's checksum is verified when it is read, and the dump must be of the group that it is for.
+//! Reading one checks every entry as a read of a tablet on disk would: what is not what was written is damage.
 
 use std::collections::BTreeMap;
 

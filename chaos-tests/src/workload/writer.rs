@@ -1,8 +1,7 @@
 //! Open-loop writers: each has a session of its own and writes it at a steady rate, whatever the answers do.
 //!
-//! A write is a `PUT` of a unique value. It is sent to one gateway; when that cannot be reached before the request
-//! was sent, or the connection breaks, the client moves to the next with the same `Idempotency-Key`, as a careful client
-//! does; the tests that count failures give clients living gateways only.
+//! A write is a `PUT` of a unique value. It is sent once, to one gateway, and never tried again: these writers count what a
+//! careless client sees. The tests that count failures give them living gateways only.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use crate::history::{End, History, Operation};
+use super::document::Document;
+use super::version;
+use crate::history::{Action, Content, End, History, Operation, Shown};
 
 /// One writer.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct Writer {
     pub period: Duration,
     /// Bytes of each value.
     pub bytes: usize,
+    /// Makes the values.
+    pub document: Arc<Document>,
 }
 
 /// Creates a session through a gateway and returns its id.
@@ -69,41 +72,43 @@ impl Writer {
     }
 
     async fn write(&self, http: &reqwest::Client, history: &History, number: u64, due: Instant) {
-        let value = format!("{}-{number}-{}", self.client, "x".repeat(self.bytes));
-        let body = serde_json::json!({"description": value}).to_string();
+        let name = self.document.name(self.client, number);
+        let body = self.document.body(&name, self.bytes).to_string();
         let gateway = &self.gateways
             [(self.client + usize::try_from(number).unwrap_or(0)) % self.gateways.len()];
+        let mut operation = Operation {
+            client: self.client,
+            number,
+            action: Action::Put,
+            session: self.session.clone(),
+            wrote: Content {
+                body: Some(name),
+                tag: None,
+            },
+            due: history.at(due),
+            start: history.now(),
+            gateway: gateway.clone(),
+            attempts: 1,
+            ..Operation::default()
+        };
         let request = http
             .put(format!("{gateway}/api/v2/sessions/{}", self.session))
             .bearer_auth(&self.api_key)
             .header("content-type", "application/json")
             .header("prefer", "return=minimal")
             .body(body);
-        let mut operation = Operation {
-            client: self.client,
-            number,
-            session: self.session.clone(),
-            value,
-            due: history.at(due),
-            end: 0,
-            outcome: End::Unknown,
-            status: None,
-            code: None,
-            revision: None,
-        };
         match request.send().await {
             Ok(response) => {
                 let status = response.status();
                 operation.status = Some(status.as_u16());
-                operation.revision = response
-                    .headers()
-                    .get("etag")
-                    .and_then(|tag| revision(tag.to_str().ok()?));
+                let tag = response.headers().get("etag");
+                operation.version = tag.and_then(|tag| version(tag.to_str().ok()?));
                 operation.outcome = match status.as_u16() {
                     200..300 => End::Ok,
                     504 | 500 => End::Unknown,
                     _ => End::Fail,
                 };
+                operation.shown = status.is_success().then_some(Shown::Done);
                 if !status.is_success() {
                     let body: serde_json::Value = response.json().await.unwrap_or_default();
                     operation.code = body["code"].as_str().map(str::to_owned);
@@ -115,11 +120,4 @@ impl Writer {
         operation.end = history.now();
         history.record(operation);
     }
-}
-
-/// The revision in an entity tag like `"1.7"` or `"1.7-zstd"`.
-#[must_use]
-pub fn revision(tag: &str) -> Option<u64> {
-    let tag = tag.trim_matches('"');
-    tag.split('-').next()?.split_once('.')?.1.parse().ok()
 }

@@ -4,7 +4,11 @@
 //! [`MemoryDisk::crash`] undoes every commit that was not flushed, as a crash would. A snapshot is one file, a sorted dump
 //! of the stored form. Not for large states: a flush visits all keys.
 
-use std::collections::BTreeMap;
+mod damage;
+mod dump;
+mod versions;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,14 +17,16 @@ use bytes::Bytes;
 use model::state::{Key, StateError, StateRead};
 use parking_lot::{Mutex, RwLock};
 
-use crate::dump::{Contents, load, push};
 use crate::error::TabletError;
 use crate::keys;
 use crate::snapshot::place::{MemoryFiles, Place};
-use crate::snapshot::{Snapshot, SnapshotManifest, StoreKind};
+use crate::snapshot::receiver::staged;
+use crate::snapshot::{FileEntry, Snapshot, SnapshotManifest, StoreKind};
 use crate::state::flush::{Ledger, Odometer};
 use crate::state::store::{Draft, Home};
 use crate::state::{ScrubCursor, ScrubStep, Tablet, TabletStats, Txn, Unflushed, View};
+use dump::{Contents, load, push};
+use versions::{Versions, at, prune};
 
 const DUMP: &str = "dump";
 const COMMIT_BYTES: u64 = 64;
@@ -50,7 +56,11 @@ impl Group {
     /// What a crash leaves of it.
     fn durable_copy(&self, odometer: &Odometer) -> Self {
         let tablet = self.tablet.read().durable_copy(odometer);
-        let (snapshot, staging) = (self.snapshot.lock().clone(), self.staging.lock().clone());
+        let snapshot = self.snapshot.lock().as_ref().map(|(manifest, files)| {
+            let files = files.lock().clone();
+            (manifest.clone(), Arc::new(Mutex::new(files)))
+        });
+        let staging = self.staging.lock().clone();
         let next = *self.next.lock();
         Self {
             number: self.number,
@@ -103,6 +113,11 @@ impl MemoryDisk {
             .is_some_and(|group| group.snapshot.lock().is_some())
     }
 
+    /// Forgets a group: it is as if it never was.
+    pub fn forget(&self, group: u32) {
+        self.0.groups.lock().remove(&group);
+    }
+
     fn room_for(&self, what: &str) -> Result<(), TabletError> {
         if self.0.full.load(Ordering::Relaxed) {
             self.0.refused.fetch_add(1, Ordering::Relaxed);
@@ -148,6 +163,29 @@ pub(crate) struct MemoryHome {
 }
 
 impl MemoryHome {
+    /// What has arrived, and what it holds.
+    fn arrived<'a>(
+        &self,
+        manifest: &'a SnapshotManifest,
+        staging: &Place,
+    ) -> Result<(&'a FileEntry, Vec<u8>, Contents), TabletError> {
+        let [file] = manifest.files.as_slice() else {
+            return Err(TabletError::refused("it is not one dump"));
+        };
+        let Place::Memory(staging) = staging else {
+            return Err(TabletError::refused("it did not arrive in memory"));
+        };
+        let dump = staging.lock().get(&staged(file)).cloned();
+        let dump = dump.ok_or(TabletError::Incomplete { files: 1 })?;
+        let contents = load(&dump, self.group.number)?;
+        if contents.applied != manifest.applied {
+            return Err(TabletError::damaged(
+                "the snapshot holds another commit than it says",
+            ));
+        }
+        Ok((file, dump, contents))
+    }
+
     fn number(&self) -> u64 {
         let mut next = self.group.next.lock();
         *next += 1;
@@ -190,27 +228,18 @@ impl Home for MemoryHome {
         Ok(Place::Memory(Arc::clone(&self.group.staging)))
     }
 
+    fn verify(&self, manifest: &SnapshotManifest, staging: &Place) -> Result<(), TabletError> {
+        self.arrived(manifest, staging).map(drop)
+    }
+
     fn install(
         &self,
         manifest: &SnapshotManifest,
         staging: &Place,
+        _verified: bool,
     ) -> Result<(u64, Snapshot), TabletError> {
         self.disk.room_for("an installation")?;
-        let [file] = manifest.files.as_slice() else {
-            return Err(TabletError::refused("it is not one dump"));
-        };
-        let Place::Memory(staging) = staging else {
-            return Err(TabletError::refused("it did not arrive in memory"));
-        };
-        let name = crate::snapshot::receiver::staged(file);
-        let dump = staging.lock().get(&name).cloned();
-        let dump = dump.ok_or(TabletError::Incomplete { files: 1 })?;
-        let contents = load(&dump, self.group.number)?;
-        if contents.applied != manifest.applied {
-            return Err(TabletError::damaged(
-                "the snapshot holds another commit than it says",
-            ));
-        }
+        let (file, dump, contents) = self.arrived(manifest, staging)?;
         let odometer = self.disk.0.odometer.clone();
         let tablet = MemoryTablet::new(self.group.number, odometer, contents);
         let files = MemoryFiles::default();
@@ -224,12 +253,10 @@ impl Home for MemoryHome {
     }
 
     fn remove(&self) -> Result<(), TabletError> {
-        self.disk.0.groups.lock().remove(&self.group.number);
+        self.disk.forget(self.group.number);
         Ok(())
     }
 }
-
-type Versions = Vec<(u64, Option<Bytes>)>;
 
 /// A tablet in memory.
 struct MemoryTablet {
@@ -244,6 +271,9 @@ struct Shared {
     applied: Option<Bytes>,
     ledger: Ledger,
     flushed: Flushed,
+    /// Values that are not what was written, and how often one was met.
+    bad: BTreeSet<Key>,
+    met: AtomicU64,
     /// Views by the commit that they show.
     views: Mutex<BTreeMap<u64, usize>>,
 }
@@ -262,24 +292,6 @@ impl Shared {
         let oldest = views.keys().next().copied().unwrap_or(self.now);
         oldest.min(self.flushed.at)
     }
-}
-
-fn at(versions: &Versions, moment: u64) -> Option<&Bytes> {
-    let shown = versions.iter().rev().find(|(commit, _)| *commit <= moment);
-    shown.and_then(|(_, value)| value.as_ref())
-}
-
-/// Drops versions that nobody sees; says whether any is left.
-fn prune(versions: &mut Versions, horizon: u64) -> bool {
-    let hidden = versions
-        .iter()
-        .rposition(|(commit, _)| *commit <= horizon)
-        .unwrap_or(0);
-    versions.drain(..hidden);
-    !matches!(versions.as_slice(), [] | [(_, None)])
-        || versions
-            .first()
-            .is_some_and(|(commit, _)| *commit > horizon)
 }
 
 impl std::fmt::Debug for MemoryTablet {
@@ -303,6 +315,8 @@ impl MemoryTablet {
                 applied: contents.applied,
                 ..Flushed::default()
             },
+            bad: BTreeSet::new(),
+            met: AtomicU64::new(0),
             views: Mutex::default(),
         };
         Self {
@@ -335,7 +349,9 @@ impl MemoryTablet {
             values: values.collect(),
             applied: shared.flushed.applied.clone(),
         };
-        Self::new(self.group, odometer.clone(), contents)
+        let copy = Self::new(self.group, odometer.clone(), contents);
+        copy.shared.write().bad.clone_from(&shared.bad);
+        copy
     }
 
     fn dump(&self) -> (Option<Bytes>, Vec<u8>) {
@@ -348,6 +364,11 @@ impl MemoryTablet {
         for (key, versions) in &shared.values {
             if let Some(value) = at(versions, shared.now) {
                 push(&mut out, &keys::encode(key), value);
+                if shared.bad.contains(key)
+                    && let Some(last) = out.last_mut()
+                {
+                    *last ^= 1;
+                }
             }
         }
         (shared.applied.clone(), out)
@@ -378,6 +399,8 @@ impl Tablet for MemoryTablet {
         let mut bytes = COMMIT_BYTES + wide(applied.len());
         for (key, value) in txn.changes() {
             bytes += wide(keys::encode(key).len() + value.map_or(0, Bytes::len));
+            // What is written anew is whole.
+            shared.bad.remove(key);
             let versions = shared.values.entry(*key).or_default();
             versions.push((shared.now, value.cloned()));
             if !prune(versions, horizon) {
@@ -414,19 +437,38 @@ impl Tablet for MemoryTablet {
         Ok(shared.ledger.unflushed(shared.flushed.written))
     }
 
-    fn scrub(&self, _from: &ScrubCursor, _max_bytes: u64) -> Result<ScrubStep, TabletError> {
-        // Memory keeps no checksums: it is not a disk.
-        let values = wide(self.shared.read().values.len());
-        Ok(ScrubStep {
-            values,
-            ..ScrubStep::default()
-        })
+    fn scrub(&self, from: &ScrubCursor, max_bytes: u64) -> Result<ScrubStep, TabletError> {
+        let shared = self.shared.read();
+        let mut step = ScrubStep::default();
+        for (key, versions) in &shared.values {
+            let encoded = keys::encode(key);
+            if encoded.as_ref() < from.0.as_slice() {
+                continue;
+            }
+            if step.bytes >= max_bytes {
+                step.next = Some(ScrubCursor(encoded.to_vec()));
+                return Ok(step);
+            }
+            if shared.bad.contains(key) {
+                shared.damaged();
+                step.damaged += 1;
+            }
+            let value = versions.last().and_then(|(_, value)| value.as_ref());
+            step.values += 1;
+            step.bytes += wide(encoded.len() + value.map_or(0, Bytes::len));
+        }
+        Ok(step)
+    }
+
+    fn damaged_reads(&self) -> u64 {
+        self.shared.read().met.load(Ordering::Relaxed)
     }
 
     fn stats(&self) -> TabletStats {
         let shared = self.shared.read();
         TabletStats {
             keys: wide(shared.values.len()),
+            damaged_reads: shared.met.load(Ordering::Relaxed),
             ..TabletStats::default()
         }
     }
@@ -453,6 +495,9 @@ impl Drop for MemoryView {
 impl StateRead for MemoryView {
     fn get(&self, key: &Key) -> Result<Option<Bytes>, StateError> {
         let shared = self.shared.read();
+        if shared.bad.contains(key) {
+            return Err(shared.damaged());
+        }
         let versions = shared.values.get(key);
         Ok(versions
             .and_then(|versions| at(versions, self.moment))
@@ -466,7 +511,11 @@ impl StateRead for MemoryView {
         let same = range.take_while(|(key, _)| discriminant(*key) == kind);
         let shown =
             same.filter_map(|(key, versions)| Some((*key, at(versions, self.moment)?.clone())));
-        Ok(shown.take(limit).collect())
+        let found: Vec<_> = shown.take(limit).collect();
+        match found.iter().any(|(key, _)| shared.bad.contains(key)) {
+            true => Err(shared.damaged()),
+            false => Ok(found),
+        }
     }
 }
 

@@ -1,0 +1,371 @@
+//! Linearizability of one session: is there an order of its operations that agrees with real time and explains every
+//! answer?
+//!
+//! A memoised search after Wing, Gong and Lowe over the model in [`super::register`]. What makes it fast without making it
+//! wrong: an operation that fits and changes nothing is placed at once; an acknowledged write whose version is the next
+//! one is placed at once, for no other order can ever place it; of unknown writes that nobody can tell apart the earliest is
+//! tried first; a version whose content somebody has seen is not given to another. A proptest compares it with brute force.
+
+use std::collections::{HashMap, HashSet};
+
+use model::id::Version;
+
+use super::register::{Act, Answer, Event, Expiry, FIELDS, State, agree};
+
+/// Steps after which the search gives up on a session: the verdict is then *undecided*, and the run not a pass.
+const MOST_STEPS: usize = 4_000_000;
+
+/// Why a session's history is no pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// There is no such order.
+    Violated(String),
+    /// The search took too long.
+    Undecided,
+}
+
+/// Checks one session that is in `initial` when the history begins.
+///
+/// # Errors
+/// See [`Problem`].
+pub fn check(events: &[Event], initial: State) -> Result<(), Problem> {
+    Search::new(events, initial).run()
+}
+
+/// What is known of a version from its answers, wherever they stand in the order.
+#[derive(Clone, Copy, Default)]
+struct Pin {
+    fields: [Option<u64>; FIELDS],
+    owner: Option<usize>,
+}
+
+/// A step of the search that can be undone.
+struct Placed {
+    operation: usize,
+    before: State,
+    /// There was no choice.
+    forced: bool,
+}
+
+/// The calls and returns that are not placed yet, as a linked list in order of time: call i is entry 2i, its return 2i + 1,
+/// the head is the last.
+struct Open {
+    next: Vec<usize>,
+    back: Vec<usize>,
+    unknown: Vec<bool>,
+    head: usize,
+}
+
+impl Open {
+    fn new(events: &[Event]) -> Self {
+        let head = events.len() * 2;
+        let mut order: Vec<(u64, usize, usize)> = Vec::with_capacity(head);
+        for (at, event) in events.iter().enumerate() {
+            // A call at the moment of a return is concurrent with it.
+            order.push((event.start, 0, at * 2));
+            if event.answer != Answer::Unknown {
+                order.push((event.end.max(event.start), 1, at * 2 + 1));
+            }
+        }
+        order.sort_unstable();
+        let (mut next, mut back) = (vec![head; head + 1], vec![head; head + 1]);
+        let mut last = head;
+        for (.., entry) in order {
+            next[last] = entry;
+            back[entry] = last;
+            last = entry;
+        }
+        next[last] = head;
+        back[head] = last;
+        let unknown = events.iter().map(|it| it.answer == Answer::Unknown);
+        Self {
+            next,
+            back,
+            unknown: unknown.collect(),
+            head,
+        }
+    }
+
+    fn lift(&mut self, operation: usize) {
+        let returns = (!self.unknown[operation]).then_some(operation * 2 + 1);
+        for entry in [Some(operation * 2), returns].into_iter().flatten() {
+            let (back, next) = (self.back[entry], self.next[entry]);
+            self.next[back] = next;
+            self.back[next] = back;
+        }
+    }
+
+    /// Undoes the newest [`Self::lift`] that is not undone.
+    fn put_back(&mut self, operation: usize) {
+        let returns = (!self.unknown[operation]).then_some(operation * 2 + 1);
+        for entry in [returns, Some(operation * 2)].into_iter().flatten() {
+            let (back, next) = (self.back[entry], self.next[entry]);
+            self.next[back] = entry;
+            self.back[next] = entry;
+        }
+    }
+}
+
+struct Search<'a> {
+    events: &'a [Event],
+    open: Open,
+    state: State,
+    placed: Vec<Placed>,
+    is_placed: Vec<bool>,
+    answered: usize,
+    visited: HashSet<(u128, State)>,
+    set: u128,
+    pins: HashMap<Version, Pin>,
+    /// The unknown write before this one that nobody can tell from it.
+    twin: Vec<Option<usize>>,
+    /// The newest version in any answer; above it no unknown write is needed. `None` when that cannot be said.
+    last: Option<Version>,
+    deepest: (usize, usize, State),
+}
+
+impl<'a> Search<'a> {
+    fn new(events: &'a [Event], initial: State) -> Self {
+        Self {
+            events,
+            open: Open::new(events),
+            state: initial,
+            placed: Vec::with_capacity(events.len()),
+            is_placed: vec![false; events.len()],
+            answered: events
+                .iter()
+                .filter(|it| it.answer != Answer::Unknown)
+                .count(),
+            visited: HashSet::new(),
+            set: 0,
+            pins: pins(events),
+            twin: twins(events),
+            last: last(events),
+            deepest: (0, usize::MAX, initial),
+        }
+    }
+
+    fn run(mut self) -> Result<(), Problem> {
+        let mut steps = 0_usize;
+        let mut entry = self.begin();
+        while self.answered > 0 {
+            steps += 1;
+            if steps > MOST_STEPS {
+                return Err(Problem::Undecided);
+            }
+            let is_call = entry != self.open.head && entry.is_multiple_of(2);
+            if is_call {
+                match self.step(entry / 2) {
+                    Some(after) if self.is_new(entry / 2, after) => {
+                        self.place(entry / 2, after, false);
+                        entry = self.begin();
+                    }
+                    Some(_) | None => entry = self.open.next[entry],
+                }
+                continue;
+            }
+            if self.deepest.1 == usize::MAX || self.placed.len() > self.deepest.0 {
+                self.deepest = (self.placed.len(), entry / 2, self.state);
+            }
+            match self.undo() {
+                Some(operation) => entry = self.open.next[operation * 2],
+                None => return Err(Problem::Violated(self.explain())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Places what leaves no choice; where to go on.
+    fn begin(&mut self) -> usize {
+        while let Some((operation, after)) = self.forced() {
+            self.place(operation, after, true);
+        }
+        self.open.next[self.open.head]
+    }
+
+    /// An operation that may be placed now without looking at any other order.
+    fn forced(&self) -> Option<(usize, State)> {
+        let mut write = None;
+        let mut may_end = false;
+        for at in self.candidates() {
+            let event = &self.events[at];
+            if event.answer == Answer::Unknown {
+                continue;
+            }
+            let Some(after) = self.step(at) else { continue };
+            if after == self.state {
+                return Some((at, after));
+            }
+            let State::Live(live) = self.state else {
+                continue;
+            };
+            match (event.answer, event.act) {
+                // A version never comes back: it fits now or never.
+                (Answer::Found(..), _) => return Some((at, after)),
+                (Answer::Done(Some(version)), Act::Write(..)) if version == live.version.next() => {
+                    write = Some((at, after));
+                }
+                // "Expired" may come before the write or after it.
+                (Answer::Expired(_), _) => may_end = true,
+                _ => {}
+            }
+        }
+        write.filter(|_| !may_end)
+    }
+
+    /// Calls before the first return.
+    fn candidates(&self) -> impl Iterator<Item = usize> {
+        let first = self.open.next[self.open.head];
+        std::iter::successors(Some(first), |entry| Some(self.open.next[*entry]))
+            .take_while(|entry| *entry != self.open.head && entry.is_multiple_of(2))
+            .map(|entry| entry / 2)
+    }
+
+    /// The state with this operation next, if it can be.
+    fn step(&self, at: usize) -> Option<State> {
+        let Event { act, answer, .. } = &self.events[at];
+        let unknown = *answer == Answer::Unknown;
+        if unknown {
+            let waits = self.twin[at].is_some_and(|twin| !self.is_placed[twin]);
+            if waits || (matches!(act, Act::Write(..)) && self.is_past_all()) {
+                return None;
+            }
+        }
+        let after = self.state.after(act, answer)?;
+        if let (Answer::Done(_) | Answer::Unknown, State::Live(live)) = (answer, after)
+            && let Some(pin) = self.pins.get(&live.version)
+            && (pin.owner.is_some_and(|owner| owner != at) || !agree(&pin.fields, &live.fields))
+        {
+            return None;
+        }
+        Some(after)
+    }
+
+    fn is_past_all(&self) -> bool {
+        match (self.state, self.last) {
+            (State::Live(live), Some(last)) => live.version >= last,
+            _ => false,
+        }
+    }
+
+    fn is_new(&mut self, operation: usize, after: State) -> bool {
+        self.visited.insert((self.set ^ mark(operation), after))
+    }
+
+    fn place(&mut self, operation: usize, after: State, forced: bool) {
+        self.placed.push(Placed {
+            operation,
+            before: self.state,
+            forced,
+        });
+        self.state = after;
+        self.set ^= mark(operation);
+        self.is_placed[operation] = true;
+        self.answered -= usize::from(!self.open.unknown[operation]);
+        self.open.lift(operation);
+    }
+
+    /// Takes back the newest choice, and what followed from it.
+    fn undo(&mut self) -> Option<usize> {
+        loop {
+            let Placed {
+                operation,
+                before,
+                forced,
+            } = self.placed.pop()?;
+            self.state = before;
+            self.set ^= mark(operation);
+            self.is_placed[operation] = false;
+            self.answered += usize::from(!self.open.unknown[operation]);
+            self.open.put_back(operation);
+            if !forced {
+                return Some(operation);
+            }
+        }
+    }
+
+    fn explain(&self) -> String {
+        let (placed, stuck, state) = self.deepest;
+        let stuck = self.events.get(stuck);
+        format!(
+            "no order explains {stuck:?}: {placed} of {} operations could be placed, then the session is {state:?}",
+            self.events.len()
+        )
+    }
+}
+
+fn pins(events: &[Event]) -> HashMap<Version, Pin> {
+    let mut pins: HashMap<Version, Pin> = HashMap::new();
+    for (at, event) in events.iter().enumerate() {
+        let (version, fields, owner) = match (event.act, event.answer) {
+            (_, Answer::Found(version, fields)) => (version, fields, None),
+            (Act::Write(sets, _) | Act::Create(sets), Answer::Done(Some(version))) => {
+                (version, sets.fields, Some(at))
+            }
+            _ => continue,
+        };
+        let pin = pins.entry(version).or_default();
+        pin.owner = pin.owner.or(owner);
+        for (field, seen) in pin.fields.iter_mut().zip(fields) {
+            *field = field.or(seen);
+        }
+    }
+    pins
+}
+
+/// Unknown writes that set the same fields to values that nobody has seen differ in nothing but their start.
+fn twins(events: &[Event]) -> Vec<Option<usize>> {
+    let mut seen: HashSet<u64> = HashSet::new();
+    for event in events {
+        if let Answer::Found(_, fields) = event.answer {
+            seen.extend(fields.into_iter().flatten());
+        }
+    }
+    let mut newest = HashMap::new();
+    let mut order: Vec<usize> = (0..events.len()).collect();
+    order.sort_by_key(|at| events[*at].start);
+    let mut twins = vec![None; events.len()];
+    for at in order {
+        let kind = match (events[at].act, events[at].answer) {
+            (Act::Write(sets, None), Answer::Unknown)
+                if sets.expires == Expiry::Keep
+                    && !sets
+                        .fields
+                        .iter()
+                        .flatten()
+                        .any(|value| seen.contains(value)) =>
+            {
+                Some(sets.fields.map(|field| field.is_some()))
+            }
+            (Act::Delete(None), Answer::Unknown) => None,
+            _ => continue,
+        };
+        twins[at] = newest.insert(kind, at);
+    }
+    twins
+}
+
+fn last(events: &[Event]) -> Option<Version> {
+    let mut last = None;
+    for event in events {
+        let version = match event.answer {
+            Answer::Unknown | Answer::Absent => continue,
+            Answer::Done(None) if matches!(event.act, Act::Delete(None)) => continue,
+            Answer::Done(version) | Answer::Mismatch(version) => version?,
+            Answer::Found(version, _) => version,
+            Answer::Expired(_) => return None,
+        };
+        last = last.max(Some(version));
+    }
+    last
+}
+
+/// A number for each operation whose sums (xor) are different for different sets, but for one chance in 2^128.
+fn mark(operation: usize) -> u128 {
+    let half = |salt: u64| {
+        let mut x = (operation as u64).wrapping_add(salt);
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ (x >> 31)
+    };
+    u128::from(half(0x9E37_79B9_7F4A_7C15)) << 64 | u128::from(half(0xD1B5_4A32_D192_ED03))
+}

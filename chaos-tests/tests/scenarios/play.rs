@@ -1,0 +1,104 @@
+//! What all scenarios have in common: a rig, a load over it, faults on a timeline, and the end with its two verdicts.
+
+use std::time::Duration;
+
+use chaos_tests::faults::Fault;
+use chaos_tests::rig::{Rig, RigConfig};
+use chaos_tests::scenario::{Rules, Scenario};
+use chaos_tests::workload::Mix;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+
+/// Within what a region serves again when all its nodes are back.
+pub(crate) const SERVES_WITHIN: Duration = Duration::from_secs(10);
+
+/// A running scenario.
+pub(crate) struct Play {
+    pub(crate) rig: Rig,
+    pub(crate) scenario: Scenario,
+    pub(crate) random: ChaCha8Rng,
+}
+
+impl Play {
+    /// Starts a rig and a load over it.
+    pub(crate) async fn begin(name: &str, config: RigConfig, rules: Rules, mix: Mix) -> Self {
+        let seed = config.seed;
+        let rig = Rig::start(config).await;
+        println!("{name}: rig in {}", rig.folder().display());
+        let mut scenario = Scenario::begin_with(name, seed, &rig.target(), rules);
+        scenario.load(mix).await;
+        scenario.progress(100).await;
+        Self {
+            rig,
+            scenario,
+            random: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    /// Makes a fault happen, and puts it on the timeline.
+    pub(crate) fn inject(&self, fault: &mut dyn Fault) {
+        let label = fault.label();
+        let injected = fault.inject(&self.rig);
+        println!("{label}: {injected:?}");
+        self.scenario.fault(&label, &injected);
+    }
+
+    /// Takes a fault back, after asking whether it did something.
+    pub(crate) fn heal(&self, fault: &mut dyn Fault) {
+        let label = fault.label();
+        let met = fault.met(&self.rig);
+        self.scenario
+            .cover(format!("{label}: something met it"), met.is_installed());
+        let healed = fault.heal(&self.rig);
+        self.scenario
+            .cover(format!("{label}: taken back"), healed.is_installed());
+        self.scenario.healed(&label);
+        println!("{label}: met {met:?}, healed {healed:?}");
+    }
+
+    /// The node that leads most shards.
+    pub(crate) async fn leader(&self) -> usize {
+        let leaders = self.rig.target().leaders().await;
+        let led = |node: &usize| leaders.values().filter(|leader| *leader == node).count();
+        (0..self.rig.count()).max_by_key(led).expect("a node")
+    }
+
+    /// How many shards a node leads, as it says itself.
+    pub(crate) async fn leads(&self, node: usize) -> usize {
+        let leaders = self.rig.target().leaders().await;
+        leaders.values().filter(|leader| **leader == node).count()
+    }
+
+    /// Waits until every node is ready and every shard has a leader; how long it took.
+    pub(crate) async fn until_serves(&self) -> Duration {
+        let target = &self.rig.target();
+        let shards = usize::from(target.shards().await.unwrap_or(6));
+        let serves = || async {
+            for node in 0..self.rig.count() {
+                if !self.rig.is_ready(node).await {
+                    return false;
+                }
+            }
+            target.leaders().await.len() == shards
+        };
+        let what = "the region serves again";
+        self.rig.until(what, SERVES_WITHIN, serves).await
+    }
+
+    /// The end: everything healed by now, all checks, both verdicts.
+    ///
+    /// # Panics
+    /// When one of them is no pass.
+    pub(crate) async fn finish(self) {
+        let Self { rig, scenario, .. } = self;
+        let verdicts = scenario.finish().await;
+        let (shard, gap) = &verdicts.longest_gap;
+        println!(
+            "{:?}; longest time without a write {gap:?} in {shard}; {}",
+            verdicts.tally,
+            verdicts.report.display()
+        );
+        verdicts.assert();
+        drop(rig);
+    }
+}

@@ -1,0 +1,278 @@
+//! Whether this node is fit to lead: its disk and its processor are as fast as a leader's must be.
+//!
+//! - **Disk**: the log's writes and syncs take [`SLOW_SYNC`] on average, or one that is under way has taken so long already (one that
+//!   never returns shows only so). The raises of the node's life are counted as well, so that an idle node knows its disk.
+//! - **CPU**: a timer is late for [`LATE`] of the time: the process does not get the processor that it needs.
+//!
+//! Either must hold for [`SUSTAINED`] to make a node sick, and be gone for [`WELL`] to make it well again. A sick node
+//! gives up its leaderships and is not given any (`balance.rs`), as long as another one is well: the peers hear of it in the
+//! probe. If all are sick nobody gives up anything: it would not help.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use metrics::{Gauge, describe_gauge, gauge};
+use parking_lot::Mutex;
+use storage::log::{LogEngine, LogStats};
+use tokio::time::{Instant, sleep_until};
+
+use super::inner::Inner;
+
+/// A write and sync of the log that takes so long on average is slow; half of it is well again.
+pub(crate) const SLOW_SYNC: Duration = Duration::from_millis(100);
+/// The part of the time, in percent, by which a timer is late on a processor that is not there; half of it is well again.
+const LATE: u32 = 40;
+/// For how long it must be bad.
+const SUSTAINED: Duration = Duration::from_secs(2);
+/// For how long it must be good.
+const WELL: Duration = Duration::from_secs(10);
+/// Between two looks at the disk.
+const LOOK: Duration = Duration::from_millis(250);
+/// The timer by which the processor is measured, and over how long.
+const TICK: Duration = Duration::from_millis(25);
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// What a node knows of its own fitness.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    disk: AtomicBool,
+    cpu: AtomicBool,
+    /// Only in tests.
+    pretended: AtomicBool,
+    /// Syncs that were not the log's, since the last look.
+    samples: Mutex<(u32, Duration)>,
+}
+
+impl Health {
+    /// Why this node should not lead; empty when it is well.
+    pub(crate) fn reasons(&self) -> Vec<&'static str> {
+        let mut reasons = Vec::new();
+        if self.slow_disk() {
+            reasons.push("slow-disk");
+        }
+        if self.cpu.load(Ordering::Acquire) {
+            reasons.push("slow-cpu");
+        }
+        reasons
+    }
+
+    pub(crate) fn is_sick(&self) -> bool {
+        self.slow_disk() || self.cpu.load(Ordering::Acquire)
+    }
+
+    fn slow_disk(&self) -> bool {
+        self.disk.load(Ordering::Acquire) || self.pretended.load(Ordering::Acquire)
+    }
+
+    /// A sync of this disk, other than the log's, took so long.
+    pub(crate) fn synced(&self, took: Duration) {
+        let mut samples = self.samples.lock();
+        samples.0 = samples.0.saturating_add(1);
+        samples.1 += took;
+    }
+
+    /// Takes the disk to be slow from now on, or no more; a test's.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, slow: bool) {
+        self.pretended.store(slow, Ordering::Release);
+    }
+}
+
+/// How something is at one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Bad,
+    /// Neither: all stays as it is.
+    Between,
+    Good,
+}
+
+impl Look {
+    fn of<T: PartialOrd>(value: &T, bad: &T, good: &T) -> Self {
+        if value >= bad {
+            Self::Bad
+        } else if value < good {
+            Self::Good
+        } else {
+            Self::Between
+        }
+    }
+}
+
+/// A verdict that does not come and go with every look.
+#[derive(Debug)]
+struct Verdict {
+    sick: bool,
+    /// Since when the looks have spoken against the verdict.
+    against: Option<Instant>,
+}
+
+impl Verdict {
+    const fn new() -> Self {
+        Self {
+            sick: false,
+            against: None,
+        }
+    }
+
+    /// Says whether it is sick after this look.
+    fn after(&mut self, look: Look, now: Instant) -> bool {
+        let (other, patience) = if self.sick {
+            (Look::Good, WELL)
+        } else {
+            (Look::Bad, SUSTAINED)
+        };
+        if look == other {
+            let since = *self.against.get_or_insert(now);
+            if now - since >= patience {
+                *self = Self {
+                    sick: !self.sick,
+                    against: None,
+                };
+            }
+        } else if look != Look::Between {
+            self.against = None;
+        }
+        self.sick
+    }
+}
+
+/// The log's figures at the last look.
+#[derive(Debug, Default)]
+struct Before {
+    batches: u64,
+    took: Duration,
+}
+
+impl Before {
+    /// How the disk is, from what has happened since.
+    fn look(&mut self, stats: &LogStats, others: (u32, Duration)) -> Look {
+        let batches = stats.batches.saturating_sub(self.batches);
+        let count = u32::try_from(batches)
+            .unwrap_or(u32::MAX)
+            .saturating_add(others.0);
+        let took = stats.sync_time.saturating_sub(self.took) + others.1;
+        *self = Self {
+            batches: stats.batches,
+            took: stats.sync_time,
+        };
+        if stats.syncing >= SLOW_SYNC {
+            return Look::Bad;
+        }
+        match took.checked_div(count) {
+            None => Look::Between,
+            Some(mean) => Look::of(&mean, &SLOW_SYNC, &(SLOW_SYNC / 2)),
+        }
+    }
+}
+
+/// Watches the disk, for as long as the host runs.
+pub(crate) async fn disk(inner: Arc<Inner>) {
+    describe();
+    let shown = sick_gauge("disk");
+    let (mut verdict, mut before) = (Verdict::new(), Before::default());
+    while inner.pause(LOOK).await {
+        let Some(stats) = inner.log.lock().as_ref().map(LogEngine::stats) else {
+            return;
+        };
+        let others = std::mem::take(&mut *inner.health.samples.lock());
+        let look = before.look(&stats, others);
+        let sick = verdict.after(look, Instant::now());
+        set(&inner.health.disk, &shown, sick, "disk");
+    }
+}
+
+/// Watches the processor, for as long as the host runs.
+pub(crate) async fn cpu(inner: Arc<Inner>) {
+    let shown = sick_gauge("cpu");
+    let mut verdict = Verdict::new();
+    let (mut began, mut late) = (Instant::now(), Duration::ZERO);
+    loop {
+        let due = Instant::now() + TICK;
+        tokio::select! {
+            biased;
+            () = inner.stop.cancelled() => return,
+            () = sleep_until(due) => {}
+        }
+        let now = Instant::now();
+        late += now - due;
+        let window = now - began;
+        if window < WINDOW {
+            continue;
+        }
+        let percent = late.as_millis() * 100 / window.as_millis().max(1);
+        let percent = u32::try_from(percent).unwrap_or(u32::MAX);
+        let sick = verdict.after(Look::of(&percent, &LATE, &(LATE / 2)), now);
+        set(&inner.health.cpu, &shown, sick, "cpu");
+        (began, late) = (now, Duration::ZERO);
+    }
+}
+
+fn set(flag: &AtomicBool, shown: &Gauge, sick: bool, what: &str) {
+    shown.set(f64::from(u8::from(sick)));
+    if flag.swap(sick, Ordering::AcqRel) == sick {
+        return;
+    }
+    if sick {
+        tracing::error!(what, "this node is too slow to lead");
+    } else {
+        tracing::info!(what, "this node is fast enough to lead again");
+    }
+}
+
+fn sick_gauge(reason: &'static str) -> Gauge {
+    gauge!("psp_node_sick", "reason" => reason)
+}
+
+fn describe() {
+    describe_gauge!(
+        "psp_node_sick",
+        "1 while the node's disk or processor is too slow to lead."
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_needs_time_both_ways() {
+        let mut verdict = Verdict::new();
+        let mut see = |look, millis: u64| {
+            let mut sick = false;
+            for _ in 0..millis / 250 {
+                sick = verdict.after(look, Instant::now());
+                futures::FutureExt::now_or_never(tokio::time::advance(LOOK));
+            }
+            sick
+        };
+        assert!(!see(Look::Bad, 1500), "not for long enough");
+        assert!(!see(Look::Good, 250));
+        assert!(!see(Look::Bad, 1500), "counted from the last good look");
+        assert!(!see(Look::Between, 5000));
+        assert!(see(Look::Bad, 1000));
+        assert!(see(Look::Good, 9000), "not yet well");
+        assert!(see(Look::Bad, 250));
+        assert!(see(Look::Good, 9000));
+        assert!(!see(Look::Good, 1500));
+    }
+
+    #[test]
+    fn a_sync_that_never_returns_is_slow_and_a_rest_says_nothing() {
+        let mut before = Before::default();
+        let mut stats = LogStats::default();
+        let none = (0, Duration::ZERO);
+        assert_eq!(before.look(&stats, none), Look::Between);
+        stats.syncing = SLOW_SYNC;
+        assert_eq!(before.look(&stats, none), Look::Bad);
+        stats.syncing = Duration::ZERO;
+        (stats.batches, stats.sync_time) = (10, Duration::from_millis(20));
+        assert_eq!(before.look(&stats, none), Look::Good);
+        (stats.batches, stats.sync_time) = (12, Duration::from_millis(320));
+        assert_eq!(before.look(&stats, none), Look::Bad);
+        assert_eq!(before.look(&stats, none), Look::Between);
+        assert_eq!(before.look(&stats, (1, SLOW_SYNC)), Look::Bad);
+        assert_eq!(before.look(&stats, (2, SLOW_SYNC)), Look::Between);
+    }
+}

@@ -1,0 +1,49 @@
+//! Damage to a disk in memory, for tests: values and snapshots that are not what was written.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use model::state::{Key, StateError};
+
+use super::{MemoryDisk, Shared};
+
+impl MemoryDisk {
+    /// Damages a value of the group's tablet: reads of it fail from now on, and a dump of it does not load. Says whether the
+    /// value is there.
+    pub fn damage(&self, group: u32, key: &Key) -> bool {
+        let Some(group) = self.0.groups.lock().get(&group).cloned() else {
+            return false;
+        };
+        let tablet = Arc::clone(&group.tablet.read());
+        let mut shared = tablet.shared.write();
+        let found = shared.values.contains_key(key);
+        shared.bad.insert(*key);
+        found
+    }
+
+    /// Flips a bit in the middle of the group's snapshot. Says whether there is one.
+    pub fn damage_snapshot(&self, group: u32) -> bool {
+        let Some(group) = self.0.groups.lock().get(&group).cloned() else {
+            return false;
+        };
+        let snapshot = group.snapshot.lock();
+        let Some((_, files)) = &*snapshot else {
+            return false;
+        };
+        for content in files.lock().values_mut() {
+            let middle = content.len() / 2;
+            if let Some(byte) = content.get_mut(middle) {
+                *byte ^= 1;
+            }
+        }
+        true
+    }
+}
+
+impl Shared {
+    /// Counts damage.
+    pub(super) fn damaged(&self) -> StateError {
+        self.met.fetch_add(1, Ordering::Relaxed);
+        StateError::Damaged("a value in memory was damaged by a test".to_owned())
+    }
+}
