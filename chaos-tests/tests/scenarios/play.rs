@@ -75,19 +75,34 @@ impl Play {
     }
 
     /// Waits until every node is ready and every shard has a leader; how long it took.
+    ///
+    /// # Panics
+    /// With what each node says, when that is not so in time.
     pub(crate) async fn until_serves(&self) -> Duration {
-        let target = &self.rig.target();
+        let target = self.rig.target();
         let shards = usize::from(target.shards().await.unwrap_or(6));
-        let serves = || async {
+        let from = tokio::time::Instant::now();
+        let mut period = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            let mut ready = 0;
             for node in 0..self.rig.count() {
-                if !self.rig.is_ready(node).await {
-                    return false;
-                }
+                ready += usize::from(self.rig.is_ready(node).await);
             }
-            target.leaders().await.len() == shards
-        };
-        let what = "the region serves again";
-        self.rig.until(what, SERVES_WITHIN, serves).await
+            let leaders = target.leaders().await;
+            if ready == self.rig.count() && leaders.len() == shards {
+                return from.elapsed();
+            }
+            if from.elapsed() > SERVES_WITHIN {
+                let mut said = Vec::new();
+                for node in 0..self.rig.count() {
+                    let page = target.admin_page(node, "/readyz").await;
+                    said.push(format!("node {node}: {page:?} {:?}", self.rig.ended(node)));
+                }
+                let logs = self.rig.folder().display();
+                panic!("the region does not serve again: {said:#?} {leaders:?}; logs in {logs}");
+            }
+            period.tick().await;
+        }
     }
 
     /// Waits whether a node that came back with a disk that has less than it should is ready by itself; if it is not, it is

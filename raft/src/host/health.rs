@@ -191,6 +191,7 @@ pub(crate) async fn cpu(inner: Arc<Inner>) {
     loop {
         let due = Instant::now() + TICK;
         tokio::select! {
+            biased;
             () = inner.stop.cancelled() => return,
             () = sleep_until(due) => {}
         }

@@ -288,6 +288,7 @@ impl Repair {
         let stream = stream.map_err(io::Error::other)?;
         tracing::info!(group = %self.group, %giver, at_least, "fetches the state");
         tokio::select! {
+            biased;
             () = inner.stop.cancelled() => Err(io::Error::other("the host stops")),
             fetched = fetch::fetch(ask, store.clone(), stream) => fetched,
         }

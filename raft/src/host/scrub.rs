@@ -111,6 +111,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut due = Instant::now() + pace.every.min(FIRST);
     loop {
         let asked = tokio::select! {
+            biased;
             () = inner.stop.cancelled() => return,
             () = inner.scrub.asked.notified() => true,
             () = tokio::time::sleep_until(due) => false,

@@ -141,7 +141,10 @@ impl Writer {
         if self.ended {
             return Turn::Ended;
         }
-        match self.step() {
+        self.shared.syncing.set(Some(Instant::now()));
+        let done = self.step();
+        self.shared.syncing.set(None);
+        match done {
             Ok(turn) => turn,
             Err(error) => {
                 self.fail(&error);
@@ -372,6 +375,7 @@ impl Writer {
         stats.segments = self.segments.used();
         stats.segments_free = self.segments.free();
         stats.oldest_groups = self.segments.oldest_groups();
+        stats.oldest_generation = self.segments.oldest();
     }
 
     fn publish_room(&self) {
