@@ -22,6 +22,7 @@ const TAIL: usize = 20_000;
 
 /// Runs seeds of the simulation.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 struct Arguments {
     /// The seeds, as in `1000..2000`, or one of them.
     #[arg(long, value_parser = seeds)]
@@ -59,7 +60,9 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.strip_suffix('s').unwrap_or(text);
-    let seconds = number.parse().map_err(|_| format!("no seconds: {text}"))?;
+    let seconds = number
+        .parse()
+        .map_err(|_number| format!("no seconds: {text}"))?;
     Ok(Duration::from_secs(seconds))
 }
 

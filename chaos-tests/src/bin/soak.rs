@@ -27,7 +27,9 @@ fn wish() -> Result<Wish, String> {
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
-        let value = arguments.next().ok_or(format!("{name} needs a value"))?;
+        let value = arguments
+            .next()
+            .ok_or_else(|| format!("{name} needs a value"))?;
         let bad = || format!("{name}: {value} is no number");
         match name.as_str() {
             "--hours" => wish.hours = value.parse().map_err(|_number| bad())?,

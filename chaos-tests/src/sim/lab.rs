@@ -6,6 +6,7 @@ use std::sync::Arc;
 use model::id::{GroupId, NodeId, RegionId, SessionId, ShardId};
 use model::time::UnixMillis;
 use parking_lot::Mutex;
+use raft::log_time::ClusterClock;
 use raft::service::Service;
 use raft::transport::ca::{Authority, ClusterName, Identity, Validity};
 use raft::transport::testing::Net;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::clock::{self, BEGIN, WallClock};
+use super::clock::{self, BEGIN};
 use super::coverage::Coverage;
 use super::plan::Plan;
 use super::record::Op;
@@ -62,7 +63,7 @@ impl Credentials {
 #[derive(Clone)]
 pub(super) struct Door {
     pub(super) service: Arc<Service>,
-    pub(super) clock: Arc<WallClock>,
+    pub(super) clock: Arc<ClusterClock>,
     /// Cancelled when the node dies: what was asked has no answer then.
     pub(super) dead: CancellationToken,
 }

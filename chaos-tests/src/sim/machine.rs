@@ -16,6 +16,7 @@ use model::time::Clock;
 use parking_lot::Mutex;
 use raft::error::{Fatal, StartError};
 use raft::host::{Attached, Engines, Host, HostConfig, LogWriter};
+use raft::log_time::ClusterClock;
 use raft::service::{KeyRing, MasterKey, Service, ServiceConfig};
 use raft::shard::EventSink;
 use rand::Rng as _;
@@ -164,7 +165,9 @@ impl Machine {
         first: &[(NodeId, NodeAddress)],
     ) -> Result<(), StartError> {
         self.life += 1;
-        let service = service(&self.clock);
+        // As a node does: requests are stamped with the cluster's time, whatever this machine's clock shows.
+        let time = ClusterClock::new(&*self.clock);
+        let service = service(&time);
         let dead = CancellationToken::new();
         let writer: Arc<Mutex<Option<JoinHandle<()>>>> = Arc::default();
         let engines = self.engines(lab, &writer);
@@ -199,9 +202,10 @@ impl Machine {
                 return Err(StartError::Config("the start takes too long".to_owned()));
             }
         };
+        host.keep_time(&time);
         let door = Door {
             service: Arc::clone(&service),
-            clock: Arc::clone(&self.clock),
+            clock: time,
             dead: dead.clone(),
         };
         lab.doors.lock().insert(self.node, door);
@@ -372,14 +376,14 @@ fn end_writer(writer: &Mutex<Option<JoinHandle<()>>>) {
     }
 }
 
-fn service(clock: &Arc<WallClock>) -> Arc<Service> {
+fn service(time: &Arc<ClusterClock>) -> Arc<Service> {
     let config = ServiceConfig {
         max_large: 1,
         ..ServiceConfig::default()
     };
     let keys = KeyRing::new(MasterKey::new(1, [7; 32]), Vec::new());
-    let clock: Arc<dyn Clock> = Arc::<WallClock>::clone(clock);
-    Service::new(config, region(), keys, clock)
+    let time: Arc<dyn Clock> = Arc::<ClusterClock>::clone(time);
+    Service::new(config, region(), keys, time)
 }
 
 fn config(lab: &Lab, node: NodeId, first: &[(NodeId, NodeAddress)]) -> HostConfig {

@@ -99,7 +99,9 @@ impl Play {
                     said.push(format!("node {node}: {page:?} {:?}", self.rig.ended(node)));
                 }
                 let logs = self.rig.folder().display();
-                panic!("the region does not serve again: {said:#?} {leaders:?}; logs in {logs}");
+                unreachable!(
+                    "the region does not serve again: {said:#?} {leaders:?}; logs in {logs}"
+                );
             }
             period.tick().await;
         }
