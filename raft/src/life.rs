@@ -1,8 +1,9 @@
 //! What a node remembers of itself and of its peers, in three small files: its life, its peers' lives, and the map.
 //!
 //! **Life.** A counter (`storage::life`) that is raised and synced at each start and every few seconds. Peers remember the highest that a node
-//! showed. One that shows a lower life came back with an old disk: it has forgotten what it promised, so it is
-//! refused and must be rebuilt under a new id. The same holds for one that has less log than a leader saw it acknowledge.
+//! showed. One that shows a lower life, or one of another disk's, came back with an old or an empty disk: it has forgotten what it
+//! promised, so it is refused and must be rebuilt under a new id. A peer's first life is saved before anything else is heard of it: this
+//! node may forget in a crash how often the peer was raised since, but not which disk it has. The same holds for one that has less log than a leader saw it acknowledge.
 //!
 //! **Map.** The meta group's state as last applied here, so that the shards start without waiting for the meta group.
 //!
@@ -21,7 +22,7 @@ use model::id::NodeId;
 use model::meta::MetaState;
 use parking_lot::Mutex;
 use storage::disk::Disk;
-use storage::life::LifeCounter;
+use storage::life::{LifeCounter, birth};
 use tokio::time::Instant;
 
 use crate::transport::Refusal;
@@ -147,17 +148,23 @@ impl Memory {
     /// When it has shown a higher one.
     pub(crate) fn meet(&self, node: NodeId, life: u64) -> Result<(), Refusal> {
         let mut seen = self.seen.lock();
-        let highest = seen.entry(node).or_insert(0);
-        if life < *highest {
+        let is_new = !seen.contains_key(&node);
+        let highest = seen.entry(node).or_insert(life);
+        if life < *highest || birth(life) != birth(*highest) {
             return Err(refusal(
                 node,
                 OLD_LIFE,
                 "its disk is older than what it showed before",
             ));
         }
-        if life > *highest {
+        if life > *highest || is_new {
             *highest = life;
             self.unsaved.store(true, Ordering::Release);
+        }
+        drop(seen);
+        // Once for each peer, so it may block.
+        if is_new && let Err(error) = self.save_peers() {
+            tracing::warn!(%node, %error, "a new peer's life is not saved yet");
         }
         Ok(())
     }

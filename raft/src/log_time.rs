@@ -49,13 +49,8 @@ impl Clocks {
         self.seen.lock().insert(node, shown);
     }
 
-    /// How far the median of these nodes' clocks is ahead of this node's, in milliseconds. Nodes that are not known do not
-    /// count.
-    pub(crate) fn median_offset(&self, nodes: &[NodeId]) -> i64 {
-        self.offset_and_witnesses(nodes).0
-    }
-
-    /// The same, if it can be trusted: of three or more nodes at least three must be known, or one wrong clock decides.
+    /// How far the median of these nodes' clocks is ahead of this node's, in milliseconds, if it can be trusted: of three or more
+    /// nodes at least three must be known, or one wrong clock decides.
     pub(crate) fn agreed_offset(&self, nodes: &[NodeId]) -> Option<i64> {
         let (offset, witnesses) = self.offset_and_witnesses(nodes);
         (witnesses >= nodes.len().min(3)).then_some(offset)
@@ -80,12 +75,20 @@ impl Clocks {
         (offsets.get(middle).copied().unwrap_or(0), offsets.len())
     }
 
-    /// The median of these nodes' wall clocks, now.
-    pub(crate) fn median(&self, nodes: &[NodeId]) -> UnixMillis {
-        self.ahead(self.median_offset(nodes))
+    /// The median of these nodes' wall clocks, now, as far as they are known.
+    #[cfg(test)]
+    fn median(&self, nodes: &[NodeId]) -> UnixMillis {
+        self.ahead(self.offset_and_witnesses(nodes).0)
     }
 
-    /// The same, if it can be trusted.
+    /// The median of these nodes' wall clocks, now, if another node than this one is known too. A leader that has just been started
+    /// knows nobody's clock but its own for a moment, and log time that follows a wrong one forward does not come back.
+    pub(crate) fn seconded(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
+        let (offset, witnesses) = self.offset_and_witnesses(nodes);
+        (witnesses >= nodes.len().min(2)).then(|| self.ahead(offset))
+    }
+
+    /// The median, if it can be trusted.
     pub(crate) fn agreed(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
         Some(self.ahead(self.agreed_offset(nodes)?))
     }
@@ -149,6 +152,8 @@ struct Running {
     since: Instant,
     /// The newest time given out.
     given: UnixMillis,
+    /// Whether the wall clocks had a say already.
+    is_set: bool,
 }
 
 impl Running {
@@ -158,14 +163,16 @@ impl Running {
 }
 
 impl LogTime {
-    /// Begins to lead. `last` is the log time of the newest entry, `median` that of the wall clocks.
-    pub(crate) fn start(&self, last: UnixMillis, median: UnixMillis) {
-        let base = last.max(median);
+    /// Begins to lead. `last` is the log time of the newest entry, `median` that of the wall clocks; if it is not known yet, the
+    /// first one that [`Self::steer`] hears takes its place.
+    pub(crate) fn start(&self, last: UnixMillis, median: Option<UnixMillis>) {
+        let base = median.map_or(last, |median| last.max(median));
         let since = Instant::now();
         *self.0.lock() = Some(Running {
             base,
             since,
             given: base,
+            is_set: median.is_some(),
         });
     }
 
@@ -190,6 +197,11 @@ impl LogTime {
         };
         let passed = running.since.elapsed();
         let now = running.base.plus(passed);
+        if !running.is_set {
+            (running.base, running.since) = (now.max(median), Instant::now());
+            running.is_set = true;
+            return;
+        }
         let most = passed / SLEW;
         let target = if median > now {
             now.plus(median.since(now).min(most))
@@ -221,7 +233,7 @@ mod tests {
     async fn log_time_starts_at_the_later_and_never_goes_back() {
         let time = LogTime::default();
         assert_eq!(time.next(), None);
-        time.start(UnixMillis(5_000), UnixMillis(4_000));
+        time.start(UnixMillis(5_000), Some(UnixMillis(4_000)));
         assert_eq!(time.next(), Some(UnixMillis(5_000)));
         tokio::time::advance(Duration::from_secs(100)).await;
         assert_eq!(time.next(), Some(UnixMillis(105_000)));
@@ -239,7 +251,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_median_ahead_is_approached_and_not_jumped_to() {
         let time = LogTime::default();
-        time.start(UnixMillis(0), UnixMillis(0));
+        time.start(UnixMillis(0), Some(UnixMillis(0)));
         tokio::time::advance(Duration::from_secs(10)).await;
         time.steer(UnixMillis(1_000_000));
         assert_eq!(time.next(), Some(UnixMillis(10_010)));
@@ -288,5 +300,21 @@ mod tests {
         assert_eq!(clock.now(), UnixMillis(5_000_020));
         clock.follow(Some(UnixMillis(4_000_000)), UnixMillis(6_000_000));
         assert_eq!(clock.now(), UnixMillis(6_000_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_knows_no_other_clock_does_not_follow_its_own_until_one_is_heard() {
+        let clocks = Clocks::new(NodeId(1), Arc::new(Wall(AtomicU64::new(90_000_000))));
+        let nodes = [NodeId(1), NodeId(2), NodeId(3)];
+        let time = LogTime::default();
+        assert_eq!(clocks.seconded(&nodes), None);
+        time.start(UnixMillis(5_000), clocks.seconded(&nodes));
+        assert_eq!(time.next(), Some(UnixMillis(5_000)));
+        clocks.heard(NodeId(2), UnixMillis(60_000), Instant::now());
+        time.steer(clocks.seconded(&nodes).expect("two are known"));
+        assert_eq!(time.next(), Some(UnixMillis(60_000)));
+        time.steer(UnixMillis(80_000));
+        assert_eq!(time.next(), Some(UnixMillis(60_000)), "it steps once");
+        assert!(clocks.seconded(&nodes[..1]).is_some(), "a node alone");
     }
 }

@@ -1,7 +1,9 @@
 //! The node's life counter: raised and synced at each start and every few seconds, remembered by peers.
 //!
-//! A node that shows a lower counter than its peers have seen runs on an old image of its disk; they refuse it. This
-//! file only keeps the number; who compares it with what is not its concern.
+//! A node that shows a lower counter than its peers have seen runs on an old image of its disk; they refuse it. The upper bits are the
+//! disk's *birth*, drawn when the counter was made: an empty disk in the place of one that had lived for a short time
+//! only would show no lower counter, but it shows another birth. This file only keeps the number; who compares it with what is
+//! not its concern.
 
 use std::io;
 use std::sync::Arc;
@@ -11,6 +13,14 @@ use crate::slots::{Slots, SlotsError};
 
 const NAME: &str = "life";
 const MAGIC: [u8; 4] = *b"PSPV";
+/// Bits of the number that count; a raise every second for 34,000 years.
+const COUNTS: u32 = 40;
+
+/// The birth of the disk that shows this number. Zero on a disk from before births were drawn.
+#[must_use]
+pub const fn birth(life: u64) -> u64 {
+    life >> COUNTS
+}
 
 /// A number that only grows, on disk.
 #[derive(Debug)]
@@ -31,20 +41,22 @@ pub enum LifeError {
 }
 
 impl LifeCounter {
-    /// Opens the counter of this disk; on a fresh disk it is made, at 0.
+    /// Opens the counter of this disk; on a fresh disk it is made, at 0 raises, with the birth that is drawn.
     ///
     /// # Errors
     /// [`LifeError::Damaged`] if the file holds no valid number.
-    pub fn open(disk: &Arc<dyn Disk>) -> Result<Self, LifeError> {
+    pub fn open(disk: &Arc<dyn Disk>, draw: impl FnOnce() -> u32) -> Result<Self, LifeError> {
         match Slots::open(disk.as_ref(), NAME, MAGIC) {
             Ok(Some((slots, value))) => Ok(Self {
                 slots,
                 current: u64::from_le_bytes(value),
             }),
-            Ok(None) => Ok(Self {
-                slots: Slots::create(disk.as_ref(), NAME, MAGIC, &[0; 8])?,
-                current: 0,
-            }),
+            Ok(None) => {
+                // 24 bits are left for it.
+                let current = u64::from(draw() >> 8) << COUNTS;
+                let slots = Slots::create(disk.as_ref(), NAME, MAGIC, &current.to_le_bytes())?;
+                Ok(Self { slots, current })
+            }
             Err(SlotsError::Io(error)) => Err(error.into()),
             Err(SlotsError::Damaged) => Err(LifeError::Damaged),
         }
@@ -74,7 +86,7 @@ mod tests {
 
     fn open(disk: &SimDisk) -> LifeCounter {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        LifeCounter::open(&disk).unwrap()
+        LifeCounter::open(&disk, || 0).unwrap()
     }
 
     #[test]
@@ -82,7 +94,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for expected in 1..4 {
             let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(folder.path()).unwrap());
-            let mut life = LifeCounter::open(&disk).unwrap();
+            let mut life = LifeCounter::open(&disk, || 0).unwrap();
             assert_eq!(life.current(), expected - 1);
             assert_eq!(life.raise().unwrap(), expected);
         }
@@ -111,6 +123,24 @@ mod tests {
         open(&disk);
         disk.flip(NAME, 4096 + 3, 4).unwrap();
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        assert!(matches!(LifeCounter::open(&disk), Err(LifeError::Damaged)));
+        assert!(matches!(
+            LifeCounter::open(&disk, || 0),
+            Err(LifeError::Damaged)
+        ));
+    }
+
+    #[test]
+    fn another_disk_shows_another_birth_and_the_same_one_keeps_its_own() {
+        let first: Arc<dyn Disk> = Arc::new(SimDisk::new(10));
+        let other: Arc<dyn Disk> = Arc::new(SimDisk::new(11));
+        let mut life = LifeCounter::open(&first, || 0x0000_0700).unwrap();
+        assert_eq!(birth(life.current()), 7);
+        let raised = life.raise().unwrap();
+        assert_eq!((birth(raised), raised & 0xff), (7, 1));
+        drop(life);
+        let again = LifeCounter::open(&first, || 0xffff_ffff).unwrap();
+        assert_eq!(again.current(), raised);
+        let wiped = LifeCounter::open(&other, || 0xffff_ffff).unwrap();
+        assert_eq!(birth(wiped.current()), 0x00ff_ffff);
     }
 }

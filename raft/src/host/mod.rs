@@ -60,6 +60,7 @@ use model::meta::MetaState;
 use model::status::{ClusterStatus, StateHashes};
 use model::time::Clock;
 use parking_lot::{Mutex, RwLock};
+use rand::RngCore as _;
 use storage::disk::{Disk, RealDisk};
 use storage::life::{LifeCounter, LifeError};
 use storage::log::{LogEngine, LogStats, OpenError};
@@ -70,6 +71,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::blocking::blocking;
+use crate::chance;
 use crate::error::{Fatal, StartError};
 use crate::lease::SleepWatch;
 use crate::life::Memory;
@@ -153,10 +155,12 @@ fn open_log(engines: &mut Engines, config: &HostConfig) -> Result<LogEngine, Sta
 fn open(engines: &mut Engines, config: &HostConfig) -> Result<Opened, StartError> {
     let me = config.transport.identity.node();
     let log = open_log(engines, config)?;
-    let life = LifeCounter::open(&engines.log).map_err(|error| match error {
-        LifeError::Damaged => StartError::Damaged(Box::new(error)),
-        LifeError::Io(_) => StartError::Log(Box::new(error)),
-    })?;
+    let life = LifeCounter::open(&engines.log, || chance::draw(|dice| dice.next_u32())).map_err(
+        |error| match error {
+            LifeError::Damaged => StartError::Damaged(Box::new(error)),
+            LifeError::Io(_) => StartError::Log(Box::new(error)),
+        },
+    )?;
     let memory = Memory::open(Arc::clone(&engines.own), life).map_err(of_own_files)?;
     let map = match memory.map().map_err(of_own_files)? {
         Some(map) if map.node != me => {

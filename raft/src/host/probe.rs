@@ -85,7 +85,9 @@ fn heard(inner: &Arc<Inner>, from: NodeId, probe: &Probe) -> bool {
 pub(crate) async fn run(inner: Arc<Inner>) {
     let mut round: u32 = 0;
     let mut raising: Option<tokio::task::JoinHandle<()>> = None;
-    while inner.pause(EVERY).await {
+    // The first at once: a node that leads soon must know the others' clocks.
+    let mut goes_on = true;
+    while goes_on {
         round = round.wrapping_add(1);
         for peer in inner.others() {
             inner.tasks.spawn(ask(Arc::clone(&inner), peer));
@@ -96,6 +98,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         }
         steer(&inner);
         keep_time(&inner);
+        goes_on = inner.pause(EVERY).await;
     }
 }
 
@@ -130,8 +133,9 @@ async fn raise(inner: Arc<Inner>) {
 fn steer(inner: &Inner) {
     for opened in inner.all_opened() {
         if opened.replica.role().ready {
-            let median = inner.clocks.median(&opened.replica.voters());
-            opened.replica.time.steer(median);
+            if let Some(median) = inner.clocks.seconded(&opened.replica.voters()) {
+                opened.replica.time.steer(median);
+            }
         }
     }
 }
@@ -169,6 +173,8 @@ async fn ask(inner: Arc<Inner>, peer: NodeId) {
         return;
     }
     inner.clocks.heard(peer, probe.wall, sent);
+    steer(&inner);
+    keep_time(&inner);
     for (raw, index) in &probe.leads {
         if let Some(opened) = GroupId::from_raw(*raw).and_then(|group| inner.opened(group)) {
             opened.replica.probed(sent, *index);
