@@ -60,7 +60,6 @@ use model::meta::MetaState;
 use model::status::{ClusterStatus, StateHashes};
 use model::time::Clock;
 use parking_lot::{Mutex, RwLock};
-use rand::RngCore as _;
 use storage::disk::{Disk, RealDisk};
 use storage::life::{LifeCounter, LifeError};
 use storage::log::{LogEngine, LogStats, OpenError};

@@ -73,8 +73,9 @@ pub(crate) fn answer(inner: &Arc<Inner>, request: &Request, reply: Reply) {
 }
 
 fn heard(inner: &Arc<Inner>, from: NodeId, probe: &Probe) -> bool {
-    if let Err(refusal) = inner.memory.meet(from, probe.life) {
-        inner.transport().refuse(from, &refusal);
+    // A lower life in a probe is one that was sent before a restart that is known here already: a node that came back with an old
+    // disk is found by the greeting of its connection (`hello.rs`).
+    if inner.memory.meet(from, probe.life).is_err() {
         return false;
     }
     inner.peers.lock().entry(from).or_default().draining = probe.draining;
@@ -132,10 +133,10 @@ async fn raise(inner: Arc<Inner>) {
 /// Slews the log time of the groups that this node leads.
 fn steer(inner: &Inner) {
     for opened in inner.all_opened() {
-        if opened.replica.role().ready {
-            if let Some(median) = inner.clocks.seconded(&opened.replica.voters()) {
-                opened.replica.time.steer(median);
-            }
+        if opened.replica.role().ready
+            && let Some(median) = inner.clocks.seconded(&opened.replica.voters())
+        {
+            opened.replica.time.steer(median);
         }
     }
 }
