@@ -39,9 +39,9 @@ lint: ## Check format, lints, documentation and dependencies
 	@.ci/setup build
 	@.ci/lint
 
-chaos: ## Run the fault scenarios that need root: power cuts, lossy networks, sick disks (about 12 minutes)
+chaos: ## Run the fault scenarios that need root: power cuts, lossy networks, sick disks (ONLY="s01 s12" chooses)
 	@.ci/setup build chaos
-	@.ci/chaos
+	@.ci/chaos $(ONLY)
 
 soak: ## Draw faults for HOURS (default 1), as root; stops at the first violation (SEED and FROM repeat one)
 	@.ci/setup build chaos
