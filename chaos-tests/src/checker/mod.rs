@@ -311,12 +311,14 @@ mod tests {
     fn a_shard_has_no_gap_before_its_first_write_and_one_that_ends_with_silence() {
         let region = model::id::RegionId::new(1).unwrap();
         let id = model::id::SessionId::new(region, model::id::Slot::wrapping(0), [7; 16]);
-        let mut history = [20, 21, 22].map(|number| operation(number, End::Ok, Some(number)));
+        let mut history = [20, 21, 22, 23].map(|number| operation(number, End::Ok, Some(number)));
+        // The last one was due and had no answer until long after.
+        (history[3].outcome, history[3].end) = (End::Unknown, 9000);
         for operation in &mut history {
             operation.session = id.to_string();
         }
         let gap = |to| gaps(&history, 6, 0, to)["r1-s0"];
-        assert_eq!(gap(2200), Duration::from_micros(100));
-        assert_eq!(gap(3000), Duration::from_micros(800));
+        assert_eq!(gap(2200), Duration::ZERO, "nobody waited");
+        assert_eq!(gap(3000), Duration::from_micros(700));
     }
 }
