@@ -7,14 +7,14 @@
 mod damage;
 mod dump;
 mod versions;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem::discriminant;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use model::state::{Key, StateError, StateRead};
+use model::state::Key;
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::TabletError;
@@ -27,6 +27,7 @@ use crate::state::store::{Draft, Home};
 use crate::state::{ScrubCursor, ScrubStep, Tablet, TabletStats, Txn, Unflushed, View};
 use dump::{Contents, load, push};
 use versions::{Versions, at, prune};
+use view::MemoryView;
 
 const DUMP: &str = "dump";
 const COMMIT_BYTES: u64 = 64;
@@ -470,51 +471,6 @@ impl Tablet for MemoryTablet {
             keys: wide(shared.values.len()),
             damaged_reads: shared.met.load(Ordering::Relaxed),
             ..TabletStats::default()
-        }
-    }
-}
-
-struct MemoryView {
-    shared: Arc<RwLock<Shared>>,
-    moment: u64,
-}
-
-impl Drop for MemoryView {
-    fn drop(&mut self) {
-        let shared = self.shared.read();
-        let mut views = shared.views.lock();
-        if let Some(count) = views.get_mut(&self.moment) {
-            *count -= 1;
-            if *count == 0 {
-                views.remove(&self.moment);
-            }
-        }
-    }
-}
-
-impl StateRead for MemoryView {
-    fn get(&self, key: &Key) -> Result<Option<Bytes>, StateError> {
-        let shared = self.shared.read();
-        if shared.bad.contains(key) {
-            return Err(shared.damaged());
-        }
-        let versions = shared.values.get(key);
-        Ok(versions
-            .and_then(|versions| at(versions, self.moment))
-            .cloned())
-    }
-
-    fn scan(&self, from: &Key, limit: usize) -> Result<Vec<(Key, Bytes)>, StateError> {
-        let kind = discriminant(from);
-        let shared = self.shared.read();
-        let range = shared.values.range(*from..);
-        let same = range.take_while(|(key, _)| discriminant(*key) == kind);
-        let shown =
-            same.filter_map(|(key, versions)| Some((*key, at(versions, self.moment)?.clone())));
-        let found: Vec<_> = shown.take(limit).collect();
-        match found.iter().any(|(key, _)| shared.bad.contains(key)) {
-            true => Err(shared.damaged()),
-            false => Ok(found),
         }
     }
 }
