@@ -16,6 +16,9 @@ use chaos_tests::sim::{self, Credentials, Outcome};
 use clap::Parser;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 /// Events that a failure shows.
 const TAIL: usize = 20_000;
@@ -48,6 +51,9 @@ struct Arguments {
     /// Say which seed is run.
     #[arg(long)]
     verbose: bool,
+    /// Print what the nodes log, as in `raft=debug`, with the virtual time.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<EnvFilter>,
 }
 
 fn seeds(text: &str) -> Result<Range<u64>, String> {
@@ -66,6 +72,20 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// The virtual time since the first line of a thread.
+struct Virtual;
+
+thread_local! {
+    static FIRST: Instant = Instant::now();
+}
+
+impl FormatTime for Virtual {
+    fn format_time(&self, out: &mut Writer<'_>) -> std::fmt::Result {
+        let passed = FIRST.with(Instant::elapsed);
+        write!(out, "{:9.3}", passed.as_secs_f64())
+    }
+}
+
 /// What all threads add to.
 struct Sum {
     next: AtomicU64,
@@ -82,7 +102,15 @@ struct Done {
 }
 
 fn main() -> io::Result<ExitCode> {
-    let arguments = Arguments::parse();
+    let mut arguments = Arguments::parse();
+    if let Some(filter) = arguments.log.take() {
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_timer(Virtual)
+            .with_ansi(false)
+            .with_writer(io::stderr)
+            .init();
+    }
     let credentials = Credentials::make();
     let sum = Arc::new(Sum {
         next: AtomicU64::new(arguments.seeds.start),

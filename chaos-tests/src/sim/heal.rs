@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::id::{GroupId, NodeId, RequestId, SessionId, Version};
+use model::rebalance::REPLICAS;
 use model::service::{Consistency, ReadReply, ReadRequest, Sessions as _, WriteOp, WriteRequest};
 use model::time::Clock as _;
 use rand::Rng as _;
@@ -111,7 +112,7 @@ impl World {
                 let leaders = leaders.entry(replica.group).or_default();
                 if replica.ready {
                     leaders.push(machine.node);
-                    if replica.voters.iter().copied().collect::<BTreeSet<_>>() != nodes {
+                    if !are_enough(&replica.voters, &nodes) {
                         return Some(format!("{} has voters {:?}", replica.group, replica.voters));
                     }
                 }
@@ -220,6 +221,11 @@ impl World {
             }
         }
     }
+}
+
+/// Whether these voters are as placement wants them: machines that there are, and three of them where there are as many.
+pub(super) fn are_enough(voters: &[NodeId], nodes: &BTreeSet<NodeId>) -> bool {
+    voters.len() >= REPLICAS.min(nodes.len()) && voters.iter().all(|node| nodes.contains(node))
 }
 
 /// Reads all sessions that anybody asked for once more.

@@ -28,7 +28,17 @@ struct Notes {
     hasher: DefaultHasher,
     count: u64,
     keep: usize,
-    tail: VecDeque<(Duration, &'static str, What)>,
+    /// Messages and disks, of which there are many, apart from what is told in words: or they would push it out.
+    numbers: VecDeque<Note>,
+    words: VecDeque<Note>,
+}
+
+#[derive(Debug)]
+struct Note {
+    place: u64,
+    at: Duration,
+    kind: &'static str,
+    what: What,
 }
 
 #[derive(Debug)]
@@ -38,14 +48,15 @@ enum What {
 }
 
 impl Trace {
-    /// Notes that begin now; `keep` of the last ones can be read.
+    /// Notes that begin now; `keep` of the last ones in words can be read, and as many of the others.
     #[must_use]
     pub(super) fn new(keep: usize) -> Self {
         let notes = Notes {
             hasher: DefaultHasher::new(),
             count: 0,
             keep,
-            tail: VecDeque::new(),
+            numbers: VecDeque::new(),
+            words: VecDeque::new(),
         };
         Self {
             began: Instant::now(),
@@ -86,7 +97,10 @@ impl Trace {
     #[must_use]
     pub(super) fn tail(&self, wanted: impl Fn(&str) -> bool) -> String {
         let mut text = String::new();
-        for (at, kind, what) in &self.notes.lock().tail {
+        let notes = self.notes.lock();
+        let mut tail: Vec<&Note> = notes.numbers.iter().chain(&notes.words).collect();
+        tail.sort_by_key(|note| note.place);
+        for Note { at, kind, what, .. } in tail {
             if !wanted(kind) {
                 continue;
             }
@@ -107,9 +121,19 @@ impl Notes {
         if self.keep == 0 {
             return;
         }
-        if self.tail.len() == self.keep {
-            self.tail.pop_front();
+        let place = self.count;
+        let tail = match &what {
+            What::Numbers(_) => &mut self.numbers,
+            What::Text(_) => &mut self.words,
+        };
+        if tail.len() == self.keep {
+            tail.pop_front();
         }
-        self.tail.push_back((at, kind, what));
+        tail.push_back(Note {
+            place,
+            at,
+            kind,
+            what,
+        });
     }
 }

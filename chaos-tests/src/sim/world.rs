@@ -23,6 +23,7 @@ use crate::invariants::Violation;
 use super::lab::{Lab, region, shard};
 use super::machine::Machine;
 use super::observe::Observer;
+use super::heal::are_enough;
 use super::plan::dice;
 
 /// Between two looks at all replicas.
@@ -404,12 +405,13 @@ impl World {
         Ok(())
     }
 
-    /// A machine is hurt no more when another one votes in all groups in its place.
+    /// A machine is hurt no more when it votes in no group, and every group has voters enough: of five that a cluster
+    /// began with, placement keeps three.
     fn settle_places(&mut self) {
         let placed: Vec<NodeId> = self
             .places
             .iter()
-            .filter(|(old, new)| self.is_placed(**old, **new))
+            .filter(|(old, _)| self.is_placed(**old))
             .map(|(old, _)| *old)
             .collect();
         for old in placed {
@@ -419,15 +421,16 @@ impl World {
         }
     }
 
-    fn is_placed(&self, old: NodeId, new: NodeId) -> bool {
+    fn is_placed(&self, old: NodeId) -> bool {
+        let mut nodes: BTreeSet<NodeId> = self.machines.keys().copied().collect();
+        nodes.remove(&old);
         let groups = usize::from(self.lab.plan.shards) + 1;
         let mut placed: BTreeMap<GroupId, bool> = BTreeMap::new();
         for machine in self.machines.values() {
             let Some(host) = machine.host() else { continue };
             for replica in host.inspect().iter().filter(|replica| replica.ready) {
-                let voters = &replica.voters;
-                let there = voters.contains(&new) && !voters.contains(&old);
-                placed.insert(replica.group, there);
+                let enough = are_enough(&replica.voters, &nodes);
+                placed.insert(replica.group, enough);
             }
         }
         placed.len() == groups && placed.values().all(|there| *there)

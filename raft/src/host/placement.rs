@@ -110,12 +110,15 @@ fn view(replica: &Replica) -> GroupView {
         .map(|(node, _)| NodeId(*node))
         .collect();
     caught_up.insert(replica.parts.me);
+    let configs = membership.get_joint_config();
+    let target = configs.last().filter(|_| committed && configs.len() > 1);
     GroupView {
         group: replica.parts.group,
         voters: membership.voter_ids().map(NodeId).collect(),
         learners: membership.learner_ids().map(NodeId).collect(),
         caught_up,
-        stable: committed && membership.get_joint_config().len() == 1,
+        stable: committed && configs.len() == 1,
+        unfinished: target.map(|voters| voters.iter().copied().map(NodeId).collect()),
     }
 }
 

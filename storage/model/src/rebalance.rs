@@ -2,7 +2,7 @@
 //!
 //! What comes in: what the meta group wants, and what each group's leader reports. What goes out: at most one step for each
 //! group. A step never takes a voter away before its successor has caught up, never leaves a group without a live quorum,
-//! and is not made while another change of the same group is under way. Whoever carries the steps out may fail at any of
+//! and is not made while another change of the same group is under way, unless it ends one whose leader is gone. Whoever carries the steps out may fail at any of
 //! them: the next decision starts from what is.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +26,9 @@ pub struct GroupView {
     pub caught_up: BTreeSet<NodeId>,
     /// Whether no change of its membership is under way.
     pub stable: bool,
+    /// The voters to which a committed joint membership leads, if the group has one: who began the change may be gone, and
+    /// nobody else would end it.
+    pub unfinished: Option<BTreeSet<NodeId>>,
 }
 
 /// One change.
@@ -86,7 +89,7 @@ pub fn next_steps(meta: &MetaState, views: &[GroupView]) -> Vec<Step> {
     }
     let mut steps: Vec<Step> = views
         .iter()
-        .filter(|view| view.stable)
+        .filter(|view| view.stable || view.unfinished.is_some())
         .filter_map(|view| step_of(meta, view, &active, &mut load))
         .collect();
     // A node goes only when every group has been heard of: silence is no proof that it has no replica.
@@ -108,6 +111,9 @@ fn step_of(
     load: &mut BTreeMap<NodeId, usize>,
 ) -> Option<Step> {
     let group = view.group;
+    if let Some(voters) = view.unfinished.clone() {
+        return Some(Step::ChangeVoters { group, voters });
+    }
     let good: BTreeSet<NodeId> = view.voters.intersection(active).copied().collect();
     let surplus: BTreeSet<NodeId> = view.voters.difference(active).copied().collect();
     let wanted = REPLICAS.min(active.len());
@@ -239,6 +245,7 @@ mod tests {
             learners: ids(learners),
             caught_up: ids(caught_up),
             stable: true,
+            unfinished: None,
         }
     }
 
@@ -283,7 +290,14 @@ mod tests {
         let wanted = meta(&[1, 2, 4], &[3], &[1, 2, 3]);
         let mut moving = view(&[1, 2, 3], &[4], &[1, 2, 4]);
         moving.stable = false;
-        assert_eq!(next_steps(&wanted, &[moving]), []);
+        assert_eq!(next_steps(&wanted, std::slice::from_ref(&moving)), []);
+        // Its leader went after the first half: whoever leads now makes the other one.
+        moving.unfinished = Some(ids(&[1, 2, 4]));
+        let step = Step::ChangeVoters {
+            group: GroupId::Meta,
+            voters: ids(&[1, 2, 4]),
+        };
+        assert_eq!(next_steps(&wanted, &[moving]), [step]);
         assert_eq!(next_steps(&wanted, &[view(&[1, 2, 3], &[4], &[4])]), []);
     }
 
