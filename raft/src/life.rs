@@ -5,6 +5,10 @@
 //! promised, so it is refused and must be rebuilt under a new id. A peer's first life is saved before anything else is heard of it: this
 //! node may forget in a crash how often the peer was raised since, but not which disk it has. The same holds for one that has less log than a leader saw it acknowledge.
 //!
+//! **Incarnation.** A greeting may be overtaken: it says what was so when it was written, and by the time it is read the same process may have
+//! acknowledged more, and raised its life, over a connection that is older. So a process is judged by its first greeting that arrives here; of one that
+//! was let in before, a later greeting can say nothing that counts against it.
+//!
 //! **Map.** The meta group's state as last applied here, so that the shards start without waiting for the meta group.
 //!
 //! Files are replaced as a whole: written aside, synced, renamed. Each carries a checksum; a damaged one is an error.
@@ -25,6 +29,7 @@ use storage::disk::Disk;
 use storage::life::{LifeCounter, birth};
 use tokio::time::Instant;
 
+use crate::chance;
 use crate::transport::Refusal;
 
 const PEERS: &str = "peers";
@@ -61,6 +66,8 @@ pub(crate) struct Hello {
     pub(crate) cluster: [u8; 16],
     /// The node's life.
     pub(crate) life: u64,
+    /// The node's process: a number that it drew when it started.
+    pub(crate) incarnation: u64,
     /// Groups by number, and the last index of each one's log.
     pub(crate) logs: Vec<(u32, u64)>,
 }
@@ -80,7 +87,10 @@ pub(crate) struct Memory {
     disk: Arc<dyn Disk>,
     counter: Mutex<LifeCounter>,
     life: AtomicU64,
+    incarnation: u64,
     seen: Mutex<BTreeMap<NodeId, u64>>,
+    /// Which process of a peer was let in last.
+    let_in: Mutex<BTreeMap<NodeId, u64>>,
     unsaved: AtomicBool,
     /// One writer at a time for each of the files.
     writing: Mutex<()>,
@@ -100,7 +110,9 @@ impl Memory {
             disk,
             counter: Mutex::new(counter),
             life: AtomicU64::new(0),
+            incarnation: chance::draw(|chance| chance.next_u64()),
             seen: Mutex::new(seen),
+            let_in: Mutex::default(),
             unsaved: AtomicBool::new(false),
             writing: Mutex::new(()),
         };
@@ -111,6 +123,21 @@ impl Memory {
     /// The life that is on disk.
     pub(crate) fn life(&self) -> u64 {
         self.life.load(Ordering::Acquire)
+    }
+
+    /// This process.
+    pub(crate) const fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Whether this process of a peer is the one that was let in last.
+    pub(crate) fn is_let_in(&self, node: NodeId, incarnation: u64) -> bool {
+        self.let_in.lock().get(&node) == Some(&incarnation)
+    }
+
+    /// Lets a peer's process in.
+    pub(crate) fn let_in(&self, node: NodeId, incarnation: u64) {
+        self.let_in.lock().insert(node, incarnation);
     }
 
     /// Raises the life, and saves what is new of the peers. Blocks. Says how long the life's sync took.

@@ -295,7 +295,7 @@ impl World {
         );
         let span = self.dice.random_range(300..=3000);
         let on_own = self.dice.random_ratio(1, 5);
-        let Some(machine) = self.machines.get(&node) else {
+        let Some(machine) = self.machines.get_mut(&node) else {
             return false;
         };
         let disk = if on_own { &machine.own } else { &machine.log };
@@ -307,11 +307,7 @@ impl World {
             SyncError => disk.fail_sync(skip, std::io::ErrorKind::Other),
             CutSync => disk.cut_sync(skip),
             WriteError => disk.fail_write(skip, std::io::ErrorKind::Other),
-            _ => {
-                machine.log.set_full(true);
-                machine.own.set_full(true);
-                machine.state.set_full(true);
-            }
+            _ => machine.set_full(true),
         }
         self.say(format!("{fault:?} at {node}"));
         match fault {

@@ -53,13 +53,13 @@ impl World {
         }
         for node in nodes {
             let sync = self.lab.plan.sync.clone();
-            if let Some(machine) = self.machines.get(&node) {
+            if let Some(machine) = self.machines.get_mut(&node) {
                 machine.clock.set_ahead(0);
                 machine.pace.set(sync);
                 machine.pace.stall(Instant::now());
                 machine.log.end_faults();
                 machine.own.end_faults();
-                machine.state.set_full(false);
+                machine.set_full(false);
                 if !machine.is_running() && !self.expects(&Todo::Start(node)) {
                     self.after(0, Todo::Start(node));
                 }

@@ -36,6 +36,8 @@ use super::plan::dice;
 
 /// How long a start may take, in virtual time.
 const START: Duration = Duration::from_secs(10);
+/// The same on a full disk: it may wait for room, and all else must go on meanwhile.
+const START_FULL: Duration = Duration::from_millis(500);
 /// Between two attempts of the log's writer at a full disk.
 const FULL: Duration = Duration::from_millis(100);
 
@@ -112,6 +114,8 @@ pub(super) struct Machine {
     pub(super) log: SimDisk,
     pub(super) own: SimDisk,
     pub(super) state: MemoryDisk,
+    /// Whether its disks are full.
+    full: bool,
     /// How often it was started.
     pub(super) life: u64,
     /// Its disks as they were a while ago.
@@ -138,6 +142,7 @@ impl Machine {
             log: SimDisk::new(seed),
             own: SimDisk::new(seed ^ 0xFF00),
             state: MemoryDisk::default(),
+            full: false,
             life: 0,
             older: VecDeque::new(),
             spot: None,
@@ -151,6 +156,18 @@ impl Machine {
 
     pub(super) fn host(&self) -> Option<&Arc<Host>> {
         self.running.as_ref().map(|running| &running.host)
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Whether its disks take nothing more.
+    pub(super) fn set_full(&mut self, full: bool) {
+        self.full = full;
+        self.log.set_full(full);
+        self.own.set_full(full);
+        self.state.set_full(full);
     }
 
     /// Why its node cannot go on, if it cannot.
@@ -186,8 +203,9 @@ impl Machine {
                 }),
             }
         };
+        let limit = if self.full { START_FULL } else { START };
         let started = timeout(
-            START,
+            limit,
             Host::start_on(config, engines, clock, connect, attach),
         )
         .await;
@@ -306,6 +324,7 @@ impl Machine {
     pub(super) fn wipe(&mut self, lab: &Lab) {
         let fresh = Self::new(lab, self.node);
         (self.log, self.own, self.state) = (fresh.log, fresh.own, fresh.state);
+        self.full = false;
         (self.older, self.spot) = (VecDeque::new(), None);
     }
 

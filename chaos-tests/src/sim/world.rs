@@ -20,10 +20,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::invariants::Violation;
 
+use super::heal::are_enough;
 use super::lab::{Lab, region, shard};
 use super::machine::Machine;
 use super::observe::Observer;
-use super::heal::are_enough;
 use super::plan::dice;
 
 /// Between two looks at all replicas.
@@ -219,7 +219,8 @@ impl World {
             self.after(100, Todo::Replace(node));
             return Ok(());
         }
-        if self.excused.contains(&node) {
+        let full = self.machines.get(&node).is_some_and(Machine::is_full);
+        if full || self.excused.contains(&node) {
             // A disk that is full, or fails, now and then.
             self.after(300, Todo::Start(node));
             return Ok(());
@@ -305,11 +306,9 @@ impl World {
             }
             Todo::Disk(node) => {
                 let sync = self.lab.plan.sync.clone();
-                if let Some(machine) = self.machines.get(&node) {
+                if let Some(machine) = self.machines.get_mut(&node) {
                     machine.pace.set(sync);
-                    machine.log.set_full(false);
-                    machine.own.set_full(false);
-                    machine.state.set_full(false);
+                    machine.set_full(false);
                 }
             }
             Todo::Clock(node) => {
@@ -339,7 +338,9 @@ impl World {
                     self.lab.coverage.count("old disk refused by peers");
                     self.after(100, Todo::Replace(node));
                 }
-                Fatal::Group { .. } | Fatal::Memory { .. } if excused || hurt => {
+                Fatal::Group { .. } | Fatal::Log { .. } | Fatal::Memory { .. }
+                    if excused || hurt =>
+                {
                     self.lab.coverage.count("node ended by its disk");
                     let millis = self.dice.random_range(50..1500);
                     self.after(millis, Todo::Start(node));

@@ -21,6 +21,7 @@ pub(crate) fn ours(inner: &Arc<Inner>) -> Bytes {
     codec::encode(&Hello {
         cluster: inner.map().cluster,
         life: inner.memory.life(),
+        incarnation: inner.memory.incarnation(),
         logs: logs.unwrap_or_default(),
     })
 }
@@ -50,6 +51,10 @@ pub(crate) fn check(inner: &Arc<Inner>, from: NodeId, hello: &[u8]) -> Result<()
             "it belongs to another cluster",
         ));
     }
+    if inner.memory.is_let_in(from, hello.incarnation) {
+        // This greeting may be older than what the same process has shown since.
+        return Ok(());
+    }
     for opened in inner.all_opened() {
         let group = opened.replica.parts.group;
         let shown = hello.logs.iter().find(|(raw, _)| *raw == group.to_raw());
@@ -64,7 +69,9 @@ pub(crate) fn check(inner: &Arc<Inner>, from: NodeId, hello: &[u8]) -> Result<()
             ));
         }
     }
-    inner.memory.meet(from, hello.life)
+    inner.memory.meet(from, hello.life)?;
+    inner.memory.let_in(from, hello.incarnation);
+    Ok(())
 }
 
 /// The last committed entry that `node` acknowledged to this node as the leader. Such an entry is never truncated.
