@@ -12,6 +12,7 @@ use model::time::UnixMillis;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::host::Space;
+use crate::log_time::LeaderTime;
 use crate::machine::Seen;
 use crate::proposer::{Kind, MetaKind, Proposer, ShardKind};
 use crate::reads::PeerReads;
@@ -21,6 +22,9 @@ use crate::watch;
 
 /// How long to wait before asking again when nobody leads.
 const AGAIN: Duration = Duration::from_millis(10);
+
+/// How far the leader's log time may be ahead of the clocks that a follower knows: what they may be off, and what a probe and a slew cannot see.
+const FOLLOWER_SPREAD: Duration = Duration::from_secs(1);
 
 /// A replica of a shard's group.
 pub(crate) struct ShardReplica {
@@ -104,6 +108,18 @@ impl ShardGroup for ShardReplica {
             .then(|| self.replica.time.next())
             .flatten();
         next.unwrap_or_else(|| self.replica.parts.progress.log_time())
+    }
+
+    fn time_of(&self, at: UnixMillis) -> LeaderTime {
+        let (clocks, voters) = (&self.replica.parts.clocks, self.replica.voters());
+        if self.is_leader() {
+            return self.replica.time.of(at, clocks, &voters);
+        }
+        let now = clocks.trusted(&voters);
+        match now.is_some_and(|now| now.plus(FOLLOWER_SPREAD) < at) {
+            true => LeaderTime::ToCome,
+            false => LeaderTime::Unclear,
+        }
     }
 
     async fn advance(&self, at: UnixMillis, deadline: Instant) -> Result<(), ProposeError> {

@@ -5,6 +5,10 @@
 //! wall clock does. Wall clocks of others are known by probes, corrected by half their round trip. Of an even number the earlier
 //! of the two in the middle counts: one wrong clock of two must not make log time run ahead.
 //!
+//! The median is *trusted* when one wrong clock cannot decide: of three known clocks, or of two that agree. A leader that knows no such
+//! median yet starts from the last log time, steps to the first one that it hears, and until then does not say whether a session's
+//! time is over when that depends on which of the clocks is right ([`LeaderTime`]).
+//!
 //! [`ClusterClock`] is the same for what a node asks of others: requests are stamped with it.
 
 use std::collections::BTreeMap;
@@ -52,11 +56,12 @@ impl Clocks {
     /// How far the median of these nodes' clocks is ahead of this node's, in milliseconds, if it can be trusted: of three or more
     /// nodes at least three must be known, or one wrong clock decides.
     pub(crate) fn agreed_offset(&self, nodes: &[NodeId]) -> Option<i64> {
-        let (offset, witnesses) = self.offset_and_witnesses(nodes);
-        (witnesses >= nodes.len().min(3)).then_some(offset)
+        let offsets = self.offsets(nodes);
+        (offsets.len() >= nodes.len().min(3)).then(|| middle(&offsets))
     }
 
-    fn offset_and_witnesses(&self, nodes: &[NodeId]) -> (i64, usize) {
+    /// How far each known clock of these nodes is ahead of this node's, in milliseconds, in order.
+    fn offsets(&self, nodes: &[NodeId]) -> Vec<i64> {
         let mine = signed(self.clock.now());
         let known = self.seen.lock();
         let mut offsets: Vec<i64> = nodes
@@ -71,21 +76,37 @@ impl Clocks {
             })
             .collect();
         offsets.sort_unstable();
-        let middle = offsets.len().saturating_sub(1) / 2;
-        (offsets.get(middle).copied().unwrap_or(0), offsets.len())
+        offsets
     }
 
     /// The median of these nodes' wall clocks, now, as far as they are known.
     #[cfg(test)]
     fn median(&self, nodes: &[NodeId]) -> UnixMillis {
-        self.ahead(self.offset_and_witnesses(nodes).0)
+        self.ahead(middle(&self.offsets(nodes)))
     }
 
-    /// The median of these nodes' wall clocks, now, if another node than this one is known too. A leader that has just been started
-    /// knows nobody's clock but its own for a moment, and log time that follows a wrong one forward does not come back.
-    pub(crate) fn seconded(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
-        let (offset, witnesses) = self.offset_and_witnesses(nodes);
-        (witnesses >= nodes.len().min(2)).then(|| self.ahead(offset))
+    /// The median of these nodes' wall clocks, now, if one wrong clock cannot decide it: of three or more nodes three are known, or
+    /// two that agree. A leader that was just started knows nobody's clock but its own for a moment, and log time that follows a wrong one
+    /// forward does not come back.
+    pub(crate) fn trusted(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
+        let offsets = self.offsets(nodes);
+        let agree = || match (offsets.first(), offsets.last()) {
+            (Some(first), Some(last)) if offsets.len() > 1 => {
+                Duration::from_millis(last.abs_diff(*first)) <= MAX_OFFSET
+            }
+            _ => false,
+        };
+        let is_trusted = offsets.len() >= nodes.len().min(3) || agree();
+        is_trusted.then(|| self.ahead(middle(&offsets)))
+    }
+
+    /// The latest of these nodes' wall clocks, now, if a second one is known where there are more nodes than one.
+    fn latest(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
+        let offsets = self.offsets(nodes);
+        let latest = offsets
+            .last()
+            .filter(|_| offsets.len() >= nodes.len().min(2));
+        latest.map(|offset| self.ahead(*offset))
     }
 
     /// The median, if it can be trusted.
@@ -138,6 +159,12 @@ impl Clock for ClusterClock {
     }
 }
 
+/// Of an even number the earlier of the two in the middle.
+fn middle(offsets: &[i64]) -> i64 {
+    let middle = offsets.len().saturating_sub(1) / 2;
+    offsets.get(middle).copied().unwrap_or(0)
+}
+
 fn signed(at: UnixMillis) -> i64 {
     i64::try_from(at.0).unwrap_or(i64::MAX)
 }
@@ -152,8 +179,19 @@ struct Running {
     since: Instant,
     /// The newest time given out.
     given: UnixMillis,
-    /// Whether the wall clocks had a say already.
+    /// Whether a trusted median had a say already.
     is_set: bool,
+}
+
+/// What a leader can say of a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaderTime {
+    /// It is over.
+    Over,
+    /// It is to come.
+    ToCome,
+    /// It depends on which clock is right: the leader has just begun, and the clocks that it knows are too few, or differ.
+    Unclear,
 }
 
 impl Running {
@@ -174,6 +212,23 @@ impl LogTime {
             given: base,
             is_set: median.is_some(),
         });
+    }
+
+    /// Whether `at` is over, by what the leader of a group with these voters knows. Over by log time is over for good, whatever
+    /// a clock says later.
+    pub(crate) fn of(&self, at: UnixMillis, clocks: &Clocks, voters: &[NodeId]) -> LeaderTime {
+        let running = self.0.lock();
+        let Some(running) = running.as_ref() else {
+            return LeaderTime::Unclear;
+        };
+        if at <= running.now() {
+            return LeaderTime::Over;
+        }
+        let to_come = |latest: UnixMillis| latest.plus(MAX_OFFSET) < at;
+        match running.is_set || clocks.latest(voters).is_some_and(to_come) {
+            true => LeaderTime::ToCome,
+            false => LeaderTime::Unclear,
+        }
     }
 
     /// Leads no more.
@@ -303,18 +358,50 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_leader_that_knows_no_other_clock_does_not_follow_its_own_until_one_is_heard() {
+    async fn a_leader_says_nothing_of_a_moment_that_clocks_differ_on_until_a_median_is_trusted() {
         let clocks = Clocks::new(NodeId(1), Arc::new(Wall(AtomicU64::new(90_000_000))));
         let nodes = [NodeId(1), NodeId(2), NodeId(3)];
         let time = LogTime::default();
-        assert_eq!(clocks.seconded(&nodes), None);
-        time.start(UnixMillis(5_000), clocks.seconded(&nodes));
+        let of = |at: u64| time.of(UnixMillis(at), &clocks, &nodes);
+        assert_eq!(of(1), LeaderTime::Unclear, "it does not lead");
+        // Its own clock is a day ahead, and it knows no other.
+        assert_eq!(clocks.trusted(&nodes), None);
+        time.start(UnixMillis(5_000), clocks.trusted(&nodes));
         assert_eq!(time.next(), Some(UnixMillis(5_000)));
+        assert_eq!(of(5_000), LeaderTime::Over);
+        assert_eq!(of(5_001), LeaderTime::Unclear);
+        assert_eq!(of(99_000_000), LeaderTime::Unclear, "its clock may be slow");
+        // Of two that differ nobody can tell which is right: only what is to come by both is.
         clocks.heard(NodeId(2), UnixMillis(60_000), Instant::now());
-        time.steer(clocks.seconded(&nodes).expect("two are known"));
-        assert_eq!(time.next(), Some(UnixMillis(60_000)));
+        assert_eq!(clocks.trusted(&nodes), None);
+        assert_eq!(of(61_000), LeaderTime::Unclear);
+        assert_eq!(of(90_000_500), LeaderTime::Unclear);
+        assert_eq!(of(90_000_501), LeaderTime::ToCome);
+        // A third decides, and log time steps once.
+        clocks.heard(NodeId(3), UnixMillis(60_007), Instant::now());
+        time.steer(clocks.trusted(&nodes).expect("three are known"));
+        assert_eq!(time.next(), Some(UnixMillis(60_007)));
+        assert_eq!(
+            (of(60_007), of(60_008)),
+            (LeaderTime::Over, LeaderTime::ToCome)
+        );
         time.steer(UnixMillis(80_000));
-        assert_eq!(time.next(), Some(UnixMillis(60_000)), "it steps once");
-        assert!(clocks.seconded(&nodes[..1]).is_some(), "a node alone");
+        assert_eq!(time.next(), Some(UnixMillis(60_007)), "it steps once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_clocks_that_agree_are_trusted_and_so_is_a_node_alone() {
+        let clocks = Clocks::new(NodeId(1), Arc::new(Wall(AtomicU64::new(10_000))));
+        let nodes = [NodeId(1), NodeId(2), NodeId(3)];
+        assert_eq!(clocks.trusted(&nodes[..1]), Some(UnixMillis(10_000)));
+        clocks.heard(NodeId(2), UnixMillis(10_500), Instant::now());
+        assert_eq!(clocks.trusted(&nodes), Some(UnixMillis(10_000)));
+        clocks.heard(NodeId(2), UnixMillis(10_501), Instant::now());
+        assert_eq!(clocks.trusted(&nodes), None);
+        assert_eq!(
+            clocks.trusted(&nodes[..2]),
+            Some(UnixMillis(10_000)),
+            "there is no third"
+        );
     }
 }

@@ -157,7 +157,7 @@ impl Replica {
         let ready = leads.is_some() && applied.map(|id| id.leader_id) == leads;
         let before = self.role();
         if ready && !before.ready {
-            let median = self.parts.clocks.seconded(&self.voters());
+            let median = self.parts.clocks.trusted(&self.voters());
             self.time.start(self.parts.progress.log_time(), median);
             self.handing_over.store(false, Ordering::Release);
             tracing::info!(group = %self.parts.group, "this node leads");

@@ -14,6 +14,7 @@ use model::state::StateRead;
 use model::time::UnixMillis;
 use tokio::time::Instant;
 
+use crate::log_time::LeaderTime;
 use crate::watch;
 
 /// Why a command has no outcome.
@@ -78,6 +79,10 @@ pub trait ShardGroup: Send + Sync + 'static {
 
     /// The log time that the next entry would have, if this replica leads; else the one last applied.
     fn log_time(&self) -> UnixMillis;
+
+    /// Whether `at` is over, and with it a session that expires then: by log time if this replica leads, else by the clocks
+    /// that it knows, and then never surely over.
+    fn time_of(&self, at: UnixMillis) -> LeaderTime;
 
     /// Makes the applied log time reach `at`, by an empty entry if need be. Only on the leader.
     ///

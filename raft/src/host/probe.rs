@@ -134,7 +134,7 @@ async fn raise(inner: Arc<Inner>) {
 fn steer(inner: &Inner) {
     for opened in inner.all_opened() {
         if opened.replica.role().ready
-            && let Some(median) = inner.clocks.seconded(&opened.replica.voters())
+            && let Some(median) = inner.clocks.trusted(&opened.replica.voters())
         {
             opened.replica.time.steer(median);
         }

@@ -63,6 +63,9 @@ pub(super) enum Why {
     /// A replica that is fresh enough was not found.
     #[error("no replica is fresh enough")]
     Stale,
+    /// Whether the session's time is over depends on which of the nodes' clocks is right.
+    #[error("the nodes' clocks differ, and the session may have expired")]
+    Clocks,
     /// The other node speaks another version.
     #[error("the other node did not understand")]
     NotUnderstood,

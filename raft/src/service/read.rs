@@ -13,6 +13,7 @@ use model::service::{Consistency, Failure, ReadReply, ReadRequest, Refused};
 use model::shard::{Live, Record, ShardHead};
 use tokio::time::Instant;
 
+use crate::log_time::LeaderTime;
 use crate::service::Inner;
 use crate::service::client::busy;
 use crate::service::error::{TryError, Why};
@@ -199,13 +200,12 @@ impl Inner {
         if at <= ShardHead::load(view)?.log_time {
             return Ok(false);
         }
-        if group.is_leader() {
-            return Ok(group.log_time() >= at);
+        match group.time_of(at) {
+            LeaderTime::ToCome => Ok(false),
+            LeaderTime::Over => Ok(true),
+            LeaderTime::Unclear if group.is_leader() => Err(TryError::NotReady(Why::Clocks)),
+            LeaderTime::Unclear => Err(TryError::NotLeader(group.leader())),
         }
-        if self.clock.now().plus(CLOCK_SPREAD) < at {
-            return Ok(false);
-        }
-        Err(TryError::NotLeader(group.leader()))
     }
 
     /// What a view says of a session that is there.
@@ -248,9 +248,6 @@ fn of_a_tick(error: ProposeError) -> TryError {
         error => error.into(),
     }
 }
-
-/// A node further than this from the shard's time gives up leadership (`design.md`, section 6).
-const CLOCK_SPREAD: Duration = Duration::from_secs(1);
 
 /// A view that has the version asked for, waiting for it until the deadline.
 async fn reach(

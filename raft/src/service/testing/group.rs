@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::FakeClock;
+use crate::log_time::LeaderTime;
 use crate::service::Service;
 use crate::shard::{BarrierError, EventSink, ProposeError, ShardGroup};
 use crate::watch;
@@ -311,6 +312,16 @@ impl ShardGroup for Handle {
             applied.max(self.group.clock.now())
         } else {
             applied
+        }
+    }
+
+    fn time_of(&self, at: UnixMillis) -> LeaderTime {
+        let now = self.group.clock.now();
+        match (self.is_leader(), at <= self.log_time()) {
+            (true, true) => LeaderTime::Over,
+            (true, false) => LeaderTime::ToCome,
+            (false, _) if now.plus(Duration::from_secs(1)) < at => LeaderTime::ToCome,
+            (false, _) => LeaderTime::Unclear,
         }
     }
 
