@@ -210,7 +210,7 @@ const fn own_id(id: storage::log::LogId) -> LogId {
     log_id(id.term, id.node, id.index)
 }
 
-pub(crate) const fn raw_id(id: &LogId) -> storage::log::LogId {
+const fn raw_id(id: &LogId) -> storage::log::LogId {
     storage::log::LogId {
         term: id.leader_id.term,
         node: id.leader_id.node_id,

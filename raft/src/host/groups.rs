@@ -7,7 +7,6 @@ use model::id::GroupId;
 use model::meta::NodePhase;
 use model::state::StateError;
 use storage::log::GroupLog;
-use storage::snapshot::Snapshot;
 use storage::state::TabletStore;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -18,18 +17,20 @@ use crate::error::{Fatal, StartError};
 use crate::group::{MetaReplica, ShardReplica};
 use crate::inbound::Door;
 use crate::lease::VoteGate;
-use crate::log_store::{LogStore, raw_id};
-use crate::machine::{self, Machine};
+use crate::log_store::LogStore;
+use crate::machine::{self, Machine, Progress};
 use crate::message;
 use crate::network::Network;
 use crate::proposer::Proposer;
 use crate::replica::{self, Replica};
-use crate::snapshot;
 use crate::timing;
-use crate::types::{LogId, Raft};
+use crate::types::Raft;
 
 /// How long openraft may take to stop a group.
 const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// How long a group waits at its start for a snapshot that makes room in a full log.
+const ROOM: Duration = Duration::from_secs(2);
 
 /// The groups that this node should have open.
 pub(crate) fn wanted(inner: &Inner) -> Vec<GroupId> {
@@ -140,43 +141,39 @@ async fn open_store(inner: &Inner, group: GroupId) -> Result<TabletStore, Unopen
         })
 }
 
-/// The last entry of a replica's newest snapshot.
-fn kept(store: &TabletStore) -> Option<LogId> {
-    last_of(&*store.snapshot()?)
-}
-
-fn last_of(snapshot: &Snapshot) -> Option<LogId> {
-    let mark = snapshot.manifest().applied.clone()?;
-    message::decode_mark(mark).ok()?.last_log_id
-}
-
 /// Whether a state, or the snapshot from which openraft restores it, reaches to where the log begins.
 fn reaches(machine: &Machine, store: &TabletStore, log: &GroupLog) -> bool {
-    let applied = machine.progress().applied().max(kept(store));
+    let kept = store
+        .snapshot()
+        .and_then(|kept| kept.manifest().applied.clone());
+    let kept = kept.and_then(|mark| message::decode_mark(mark).ok());
+    let kept = kept.and_then(|meta| meta.last_log_id);
+    let applied = machine.progress().applied().max(kept);
     let next = |index: Option<u64>| index.map_or(0, |index| index.saturating_add(1));
     next(applied.map(|id| id.index)) >= next(log.state().purged.map(|id| id.index))
 }
 
-/// Takes out of a log that has no room what is in a snapshot, before the group starts: openraft waits for its first vote to be
-/// written, and would not come to the snapshot and the purge that make room for it.
-async fn make_room(machine: &Machine, store: &TabletStore, log: &GroupLog) {
-    if !log.no_room() {
+/// Takes out of a log that has no room what is applied, before anybody can ask the group for a vote: openraft waits for its vote to
+/// be written, and would not come to the snapshot and the purge that make room for it.
+async fn make_room(raft: &Raft, log: &GroupLog, progress: &Progress) {
+    // What is known to be committed is applied by now.
+    let applied = progress.applied();
+    if !log.no_room() || applied.is_none() {
         return;
     }
-    // A crash may have left a state that is behind its snapshot: then that one is what counts.
-    let mut last = kept(store);
-    if machine.progress().applied() > last {
-        let store = store.clone();
-        match snapshot::blocking(move || store.checkpoint()?.seal()).await {
-            Ok(taken) => last = last_of(&taken),
-            Err(error) => {
-                tracing::warn!(group = log.id(), %error, "no snapshot: the log stays full");
-            }
+    // An error says that the group has stopped: whoever watches over it sees that.
+    drop(raft.trigger().snapshot().await);
+    let wait = raft.wait(Some(ROOM));
+    let taken = wait.metrics(|seen| seen.snapshot >= applied, "a snapshot");
+    match taken.await {
+        Ok(seen) => {
+            let Some(upto) = seen.snapshot else { return };
+            tracing::info!(group = log.id(), upto = upto.index, "a full log is purged");
+            drop(raft.trigger().purge_log(upto.index).await);
         }
-    }
-    if let Some(last) = last {
-        tracing::info!(group = log.id(), upto = last.index, "a full log is purged");
-        log.purge(raw_id(&last));
+        Err(error) => {
+            tracing::warn!(group = log.id(), %error, "no snapshot: the log stays full");
+        }
     }
 }
 
@@ -221,7 +218,6 @@ pub(super) async fn assemble(
     if !reaches(&machine, &store, &log) {
         return Err(damaged("the state is behind its log".to_owned()));
     }
-    make_room(&machine, &store, &log).await;
     let progress = machine.progress();
     let network = Network::new(inner.transport().clone(), group);
     let log_store = LogStore::new(log.clone());
@@ -231,6 +227,7 @@ pub(super) async fn assemble(
             Some(what) => damaged(what),
             None => failed(error.to_string()),
         })?;
+    make_room(&raft, &log, &progress).await;
     let replica = Replica::new(replica::Parts {
         group,
         me: inner.me,
