@@ -5,9 +5,9 @@
 //! wall clock does. Wall clocks of others are known by probes, corrected by half their round trip. Of an even number the earlier
 //! of the two in the middle counts: one wrong clock of two must not make log time run ahead.
 //!
-//! The median is *trusted* when one wrong clock cannot decide: of three known clocks, or of two that agree. A leader that knows no such
-//! median yet starts from the last log time, steps to the first one that it hears, and until then does not say whether a session's
-//! time is over when that depends on which of the clocks is right ([`LeaderTime`]).
+//! The median is *trusted* when a minority of wrong clocks cannot decide it: all clocks are known, or a majority of all that agree, to
+//! within a second. A leader that knows no such median yet starts from the last log time, steps to the first one that it hears,
+//! and until then does not say whether a session's time is over when that depends on which of the clocks is right ([`LeaderTime`]).
 //!
 //! [`ClusterClock`] is the same for what a node asks of others: requests are stamped with it.
 
@@ -26,6 +26,8 @@ const SAMPLE_LIFE: Duration = Duration::from_secs(15);
 const SLEW: u32 = 1000;
 /// How far from the median a node's clock may be before it gives up leadership.
 pub(crate) const MAX_OFFSET: Duration = Duration::from_millis(500);
+/// How far apart two clocks may be that are both right.
+const AGREE: Duration = MAX_OFFSET.saturating_mul(2);
 
 /// The wall clocks of the nodes, as far as they are known.
 pub(crate) struct Clocks {
@@ -53,11 +55,20 @@ impl Clocks {
         self.seen.lock().insert(node, shown);
     }
 
-    /// How far the median of these nodes' clocks is ahead of this node's, in milliseconds, if it can be trusted: of three or more
-    /// nodes at least three must be known, or one wrong clock decides.
+    /// How far the median of these nodes' clocks is ahead of this node's, in milliseconds, if it can be trusted.
     pub(crate) fn agreed_offset(&self, nodes: &[NodeId]) -> Option<i64> {
         let offsets = self.offsets(nodes);
-        (offsets.len() >= nodes.len().min(3)).then(|| middle(&offsets))
+        if offsets.len() == nodes.len() {
+            return Some(middle(&offsets));
+        }
+        let agreeing = offsets.windows(majority(nodes)).filter(|some| {
+            let (first, last) = (some.first(), some.last());
+            let spread = first.zip(last).map(|(first, last)| last.abs_diff(*first));
+            spread.is_some_and(|spread| Duration::from_millis(spread) <= AGREE)
+        });
+        // Of several the one in the middle, as of the clocks.
+        let agreeing: Vec<i64> = agreeing.map(middle).collect();
+        (!agreeing.is_empty()).then(|| middle(&agreeing))
     }
 
     /// How far each known clock of these nodes is ahead of this node's, in milliseconds, in order.
@@ -85,33 +96,17 @@ impl Clocks {
         self.ahead(middle(&self.offsets(nodes)))
     }
 
-    /// The median of these nodes' wall clocks, now, if one wrong clock cannot decide it: of three or more nodes three are known, or
-    /// two that agree. A leader that was just started knows nobody's clock but its own for a moment, and log time that follows a wrong one
-    /// forward does not come back.
+    /// The median of these nodes' wall clocks, now, if it can be trusted. A leader that was just started knows nobody's clock but its
+    /// own for a moment, and log time that follows a wrong one forward does not come back.
     pub(crate) fn trusted(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
-        let offsets = self.offsets(nodes);
-        let agree = || match (offsets.first(), offsets.last()) {
-            (Some(first), Some(last)) if offsets.len() > 1 => {
-                Duration::from_millis(last.abs_diff(*first)) <= MAX_OFFSET
-            }
-            _ => false,
-        };
-        let is_trusted = offsets.len() >= nodes.len().min(3) || agree();
-        is_trusted.then(|| self.ahead(middle(&offsets)))
+        Some(self.ahead(self.agreed_offset(nodes)?))
     }
 
-    /// The latest of these nodes' wall clocks, now, if a second one is known where there are more nodes than one.
+    /// The latest of these nodes' wall clocks, now, if so many are known that one of them is right.
     fn latest(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
         let offsets = self.offsets(nodes);
-        let latest = offsets
-            .last()
-            .filter(|_| offsets.len() >= nodes.len().min(2));
+        let latest = offsets.last().filter(|_| offsets.len() >= majority(nodes));
         latest.map(|offset| self.ahead(*offset))
-    }
-
-    /// The median, if it can be trusted.
-    pub(crate) fn agreed(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
-        Some(self.ahead(self.agreed_offset(nodes)?))
     }
 
     fn ahead(&self, offset: i64) -> UnixMillis {
@@ -157,6 +152,10 @@ impl Clock for ClusterClock {
         let anchor = self.0.lock();
         anchor.at.plus(anchor.since.elapsed())
     }
+}
+
+const fn majority(nodes: &[NodeId]) -> usize {
+    nodes.len() / 2 + 1
 }
 
 /// Of an even number the earlier of the two in the middle.
@@ -332,13 +331,13 @@ mod tests {
     async fn of_two_clocks_the_earlier_counts_and_they_are_no_agreement_of_three() {
         let clocks = Clocks::new(NodeId(1), Arc::new(Wall(AtomicU64::new(1_000_000))));
         let nodes = [NodeId(1), NodeId(2), NodeId(3)];
-        assert_eq!(clocks.agreed(&nodes), None);
+        assert_eq!(clocks.trusted(&nodes), None);
         clocks.heard(NodeId(2), UnixMillis(8_200_000), Instant::now());
         assert_eq!(clocks.median(&nodes), UnixMillis(1_000_000));
-        assert_eq!(clocks.agreed(&nodes), None);
-        assert_eq!(clocks.agreed(&nodes[..2]), Some(UnixMillis(1_000_000)));
+        assert_eq!(clocks.trusted(&nodes), None);
+        assert_eq!(clocks.trusted(&nodes[..2]), Some(UnixMillis(1_000_000)));
         clocks.heard(NodeId(3), UnixMillis(8_200_007), Instant::now());
-        assert_eq!(clocks.agreed(&nodes), Some(UnixMillis(8_200_000)));
+        assert_eq!(clocks.trusted(&nodes), Some(UnixMillis(8_200_000)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -403,5 +402,19 @@ mod tests {
             Some(UnixMillis(10_000)),
             "there is no third"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_wrong_clocks_of_five_do_not_decide_while_two_are_not_known() {
+        let clocks = Clocks::new(NodeId(1), Arc::new(Wall(AtomicU64::new(10_000))));
+        let nodes = [1, 2, 3, 4, 5].map(NodeId);
+        clocks.heard(NodeId(2), UnixMillis(3_600_000), Instant::now());
+        clocks.heard(NodeId(3), UnixMillis(90_000_000), Instant::now());
+        assert_eq!(clocks.trusted(&nodes), None);
+        assert_eq!(clocks.latest(&nodes), Some(UnixMillis(90_000_000)));
+        clocks.heard(NodeId(4), UnixMillis(10_300), Instant::now());
+        assert_eq!(clocks.trusted(&nodes), None, "two of five agree");
+        clocks.heard(NodeId(3), UnixMillis(9_900), Instant::now());
+        assert_eq!(clocks.trusted(&nodes), Some(UnixMillis(10_000)));
     }
 }

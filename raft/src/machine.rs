@@ -340,14 +340,20 @@ impl RaftStateMachine<Types> for Machine {
         Ok(())
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
-        // The apply of this group waits for the flush, others do not.
-        let builder = self.get_snapshot_builder().await;
-        if builder.is_disk_full() {
-            tracing::warn!(group = %self.parts.group, "disk full: no snapshot");
-            return None;
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        loop {
+            // The apply of this group waits for the flush, others do not.
+            let builder = self.get_snapshot_builder().await;
+            if !builder.is_disk_full() {
+                return Some(builder);
+            }
+            tracing::warn!(group = %self.parts.group, force, "disk full: no snapshot");
+            // openraft panics if there is none that it must have: as at a start, when the one with which the log was purged is gone.
+            if !force {
+                return None;
+            }
+            tokio::time::sleep(FULL_DISK).await;
         }
-        Some(builder)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {

@@ -180,8 +180,14 @@ impl Replica {
         let acked = {
             let metrics = self.parts.raft.metrics();
             let metrics = metrics.borrow_watched();
+            let me = self.parts.me.0;
+            // One that is no voter any more will hand over by openraft's own will, and not ask first.
             if metrics.state != ServerState::Leader
-                || metrics.vote.leader_id.node_id != self.parts.me.0
+                || metrics.vote.leader_id.node_id != me
+                || !metrics
+                    .membership_config
+                    .voter_ids()
+                    .any(|voter| voter == me)
             {
                 return false;
             }

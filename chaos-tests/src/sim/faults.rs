@@ -325,10 +325,7 @@ impl World {
 
     /// A disk loses something that it held for sure.
     fn hurt(&mut self, fault: Fault) -> bool {
-        if !self.may_hurt() {
-            return false;
-        }
-        let Some(node) = self.victim() else {
+        let Some(node) = self.victim().filter(|node| self.may_hurt(*node)) else {
             return false;
         };
         let done = match fault {

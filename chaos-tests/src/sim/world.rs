@@ -130,10 +130,19 @@ impl World {
         self.machines.keys().copied().collect()
     }
 
-    /// How many machines may be hurt at a time.
-    pub(super) fn may_hurt(&self) -> bool {
+    /// Whether this machine may be hurt: every group, as any of its replicas knows it, keeps a majority of voters whose disks
+    /// have lost nothing.
+    pub(super) fn may_hurt(&self, node: NodeId) -> bool {
         let most = usize::try_from(self.lab.plan.nodes.saturating_sub(1) / 2).unwrap_or(0);
-        self.hurt.len() < most
+        let mut hurt: BTreeSet<NodeId> = self.hurt.keys().copied().collect();
+        hurt.insert(node);
+        let hosts = self.machines.values().filter_map(Machine::host);
+        let mut replicas = hosts.flat_map(|host| host.inspect());
+        hurt.len() <= most
+            && replicas.all(|replica| {
+                let lost = replica.voters.iter().filter(|it| hurt.contains(it));
+                lost.count() <= replica.voters.len().saturating_sub(1) / 2
+            })
     }
 
     pub(super) fn say(&self, what: String) {

@@ -5,6 +5,7 @@
 //! the log; one group at a time, so that the cluster is never busy with itself. A node whose clock, disk or processor is sick
 //! gives up everything at once, to whoever is well, and is given nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -84,6 +85,18 @@ fn target(inner: &Inner, replica: &Replica, sick: bool) -> Option<NodeId> {
     }
     let preferred = preferred(replica.parts.group, &replica.voters())?;
     ready.contains(&preferred).then_some(preferred)
+}
+
+/// Hands a group's leadership to one of `to`, if one of them may lead; says whether one does then.
+pub(crate) async fn pass_on(inner: &Inner, replica: &Replica, to: &BTreeSet<NodeId>) -> bool {
+    let ready = replica.caught_up().into_iter();
+    let ready = ready.filter(|node| to.contains(node));
+    for node in ready.filter(|node| may_lead(inner, *node)) {
+        if hand_over(replica, node).await {
+            return true;
+        }
+    }
+    false
 }
 
 fn may_lead(inner: &Inner, node: NodeId) -> bool {

@@ -327,8 +327,12 @@ pub(crate) async fn close(inner: &Arc<Inner>, group: GroupId) -> bool {
         OpenedKind::Shard(shard) => shard.proposer.close(),
     }
     let began = Instant::now();
-    let stopped = timeout(SHUTDOWN, opened.replica.parts.raft.shutdown()).await;
-    if !matches!(stopped, Ok(Ok(()))) {
+    // In a task of its own: if this future were dropped while openraft waits for its core to end, whoever else waits for
+    // that would panic.
+    let raft = opened.replica.parts.raft.clone();
+    let stopping = tokio::spawn(async move { raft.shutdown().await });
+    let stopped = timeout(SHUTDOWN, stopping).await;
+    if !matches!(stopped, Ok(Ok(Ok(())))) {
         tracing::warn!(%group, waited = ?began.elapsed(), "group did not stop cleanly");
     }
     // A group that has failed says so here, too; it does nothing any more.

@@ -49,6 +49,7 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
         }
         inner.space.look(&inner.folder);
         figures.set(&stats, inner.space.is_short());
+        tracing::trace!(?stats, "the log");
         if stats.no_room {
             tracing::warn!(?stats, "the log takes nothing more until it can be purged");
         }

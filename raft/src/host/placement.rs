@@ -14,8 +14,8 @@ use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::time::timeout;
 
-use super::admit;
 use super::inner::Inner;
+use super::{admit, balance};
 use crate::replica::Replica;
 
 /// Between two rounds.
@@ -129,6 +129,13 @@ async fn carry_out(inner: &Arc<Inner>, replica: &Replica, step: Step) {
         Step::AddLearner { node, .. } => {
             let added = raft.add_learner(node.0, (), false);
             timeout(CHANGE, added).await.map(said)
+        }
+        Step::ChangeVoters { voters, .. } if !voters.contains(&inner.me) => {
+            // The next leader makes the change: a leader that is taken out leaves a gap.
+            if !balance::pass_on(inner, replica, &voters).await {
+                tracing::warn!(%group, "nobody takes the leadership that is to go");
+            }
+            return;
         }
         Step::ChangeVoters { voters, .. } => {
             let voters: BTreeSet<u64> = voters.iter().map(|node| node.0).collect();

@@ -110,7 +110,7 @@ pub(crate) fn keep_time(inner: &Inner) {
     let known = opened
         .iter()
         .map(|opened| opened.replica.parts.progress.log_time());
-    let agreed = inner.clocks.agreed(&all_nodes(inner));
+    let agreed = inner.clocks.trusted(&all_nodes(inner));
     time.follow(agreed, known.max().unwrap_or_default());
 }
 

@@ -137,8 +137,8 @@ fn step_of(
         }
         return None;
     }
-    if !surplus.is_empty() {
-        let voters = good;
+    let voters = odd(&good, wanted, view);
+    if voters != view.voters {
         return quorum_lives(&voters, view).then_some(Step::ChangeVoters { group, voters });
     }
     if let Some(&node) = view.learners.first() {
@@ -153,6 +153,18 @@ fn step_of(
         .copied()
         .collect();
     (recorded != view.voters).then_some(Step::Record { group, replicas })
+}
+
+/// More voters than are wanted are an odd number: one less than an even number survives as many losses with a smaller quorum.
+fn odd(good: &BTreeSet<NodeId>, wanted: usize, view: &GroupView) -> BTreeSet<NodeId> {
+    let mut voters = good.clone();
+    if voters.len() > wanted && voters.len().is_multiple_of(2) {
+        let behind = voters.difference(&view.caught_up).next().copied();
+        if let Some(node) = behind.or_else(|| voters.last().copied()) {
+            voters.remove(&node);
+        }
+    }
+    voters
 }
 
 /// Whether a majority of these voters has caught up.
@@ -313,6 +325,23 @@ mod tests {
             next_steps(&recorded, &[view(&[1, 2, 4], &[], &[1, 2, 4])]),
             []
         );
+    }
+
+    #[test]
+    fn of_four_good_voters_one_is_let_go() {
+        let wanted = meta(&[1, 2, 3, 4], &[5], &[1, 2, 3, 4, 5]);
+        let step = |view: &GroupView| next_steps(&wanted, std::slice::from_ref(view));
+        let to = |voters: &[u64]| {
+            let (group, voters) = (GroupId::Meta, ids(voters));
+            vec![Step::ChangeVoters { group, voters }]
+        };
+        let all = &[1, 2, 3, 4, 5];
+        assert_eq!(step(&view(all, &[], all)), to(&[1, 2, 3]));
+        assert_eq!(step(&view(all, &[], &[1, 3, 4])), to(&[1, 3, 4]));
+        assert_eq!(step(&view(&all[..4], &[], &all[..4])), to(&[1, 2, 3]));
+        let five = meta(&[1, 2, 3, 4, 6], &[], &[1, 2, 3, 4, 6]);
+        let stays = view(&[1, 2, 3, 4, 6], &[], &[1, 2, 3, 4, 6]);
+        assert_eq!(next_steps(&five, &[stays]), []);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::format::{BLOCK, HEADER, RECORD};
 use super::shared::Shared;
 
 /// How much the writer can surely write, and how much of that is promised.
@@ -50,7 +51,9 @@ pub struct Admission {
 impl Admission {
     /// `None` if the log may not take this much more.
     pub(crate) fn new(shared: &Arc<Shared>, bytes: usize) -> Option<Self> {
+        // It may be in a batch by itself, which takes whole blocks.
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX / 4);
+        let bytes = bytes + u64::from(BLOCK + HEADER + RECORD);
         let margin = u64::from(shared.config.segment_bytes / 4);
         shared.room.take(bytes, margin).then(|| Self {
             shared: Arc::clone(shared),

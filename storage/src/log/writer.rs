@@ -391,8 +391,11 @@ impl Writer {
         } else {
             more
         };
-        let whole = u64::from(config.segment_bytes - config.reserve());
-        let room = u64::from(self.room()) + whole.saturating_mul(more as u64);
+        let room = match more as u64 {
+            0 => u64::from(self.room()),
+            // What does not fit in the rest of a segment goes to the next one, and the rest is lost: up to a quarter of each.
+            more => u64::from(config.segment_bytes - config.reserve()) / 4 * 3 * more,
+        };
         self.shared.room.set(room);
     }
 
