@@ -11,7 +11,8 @@ pub struct LogConfig {
     pub segment_bytes: u32,
     /// Segment files kept ready beside the one in use: the reserve of a full disk. At least 1.
     pub spare_segments: usize,
-    /// Segment files that may hold entries at one time. At this limit the log takes no entry until a group is purged.
+    /// Segment files that may hold entries at one time. An eighth of them, one at least, is for what cannot be refused: votes, and
+    /// the few entries that Raft itself makes. From there on no entry is admitted until a group is purged; at the limit nothing is written.
     pub max_segments: usize,
     /// A batch is closed when it holds this many bytes; it can be longer by one entry.
     pub batch_bytes: u32,
@@ -63,6 +64,11 @@ impl LogConfig {
         } else {
             None
         }
+    }
+
+    /// Segments from which on no entry is admitted.
+    pub(crate) fn soft_segments(&self) -> usize {
+        self.max_segments - (self.max_segments / 8).max(1)
     }
 
     /// The longest payload an entry may have, in bytes.

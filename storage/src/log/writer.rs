@@ -380,7 +380,7 @@ impl Writer {
 
     fn publish_room(&self) {
         let config = &self.shared.config;
-        let more = config.max_segments.saturating_sub(self.segments.used());
+        let more = config.soft_segments().saturating_sub(self.segments.used());
         let without_spare = self.without_spare.is_some();
         self.shared
             .no_room
@@ -393,8 +393,8 @@ impl Writer {
         };
         let room = match more as u64 {
             0 => u64::from(self.room()),
-            // What does not fit in the rest of a segment goes to the next one, and the rest is lost: up to a quarter of each.
-            more => u64::from(config.segment_bytes - config.reserve()) / 4 * 3 * more,
+            // What does not fit in the rest of a segment goes to the next one, and the rest is lost: up to half of each.
+            more => u64::from(config.segment_bytes - config.reserve()) / 2 * more,
         };
         self.shared.room.set(room);
     }
