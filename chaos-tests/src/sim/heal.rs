@@ -194,6 +194,14 @@ impl World {
         (session, request)
     }
 
+    /// The voters of each group, as its leader says.
+    fn voters(&self) -> BTreeMap<GroupId, Vec<NodeId>> {
+        let hosts = self.machines.values().filter_map(|it| it.host());
+        let replicas = hosts.flat_map(|host| host.inspect());
+        let led = replicas.filter(|replica| replica.ready);
+        led.map(|replica| (replica.group, replica.voters)).collect()
+    }
+
     /// Waits until all replicas have applied the same.
     pub(super) async fn converge(&mut self) -> Result<(), Violation> {
         let began = Instant::now();
@@ -201,8 +209,15 @@ impl World {
             let next = Instant::now() + STEP;
             self.until(next).await?;
             let mut applied: BTreeMap<GroupId, BTreeSet<_>> = BTreeMap::new();
-            for host in self.machines.values().filter_map(|it| it.host()) {
-                for replica in host.inspect() {
+            let voters = self.voters();
+            for machine in self.machines.values() {
+                for replica in machine.host().into_iter().flat_map(|host| host.inspect()) {
+                    // A voter that was let go hears no more; every node learns the meta group.
+                    let voters = voters.get(&replica.group);
+                    let is_one = voters.is_none_or(|voters| voters.contains(&machine.node));
+                    if !is_one && replica.group != GroupId::Meta {
+                        continue;
+                    }
                     applied
                         .entry(replica.group)
                         .or_default()

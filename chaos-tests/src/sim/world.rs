@@ -398,7 +398,10 @@ impl World {
             }
             self.say(format!("{node} takes the place of {old}"));
             self.lab.coverage.count("node replaced");
+            // It may run: an old disk is refused only when it meets somebody.
+            self.kill(old, None);
             self.machines.remove(&old);
+            self.forget(|todo| *todo == Todo::Start(old));
             let machine = Machine::new(&self.lab, node);
             let left = raft::host::leave_map(&machine.own, node, meta);
             if let Err(error) = left {
