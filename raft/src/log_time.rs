@@ -393,9 +393,9 @@ mod tests {
         let clocks = Clocks::new(NodeId(1), Arc::new(Wall(AtomicU64::new(10_000))));
         let nodes = [NodeId(1), NodeId(2), NodeId(3)];
         assert_eq!(clocks.trusted(&nodes[..1]), Some(UnixMillis(10_000)));
-        clocks.heard(NodeId(2), UnixMillis(10_500), Instant::now());
+        clocks.heard(NodeId(2), UnixMillis(11_000), Instant::now());
         assert_eq!(clocks.trusted(&nodes), Some(UnixMillis(10_000)));
-        clocks.heard(NodeId(2), UnixMillis(10_501), Instant::now());
+        clocks.heard(NodeId(2), UnixMillis(11_001), Instant::now());
         assert_eq!(clocks.trusted(&nodes), None);
         assert_eq!(
             clocks.trusted(&nodes[..2]),

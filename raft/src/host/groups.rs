@@ -330,7 +330,7 @@ pub(crate) async fn close(inner: &Arc<Inner>, group: GroupId) -> bool {
     // In a task of its own: if this future were dropped while openraft waits for its core to end, whoever else waits for
     // that would panic.
     let raft = opened.replica.parts.raft.clone();
-    let stopping = tokio::spawn(async move { raft.shutdown().await });
+    let stopping = inner.tasks.spawn(async move { raft.shutdown().await });
     let stopped = timeout(SHUTDOWN, stopping).await;
     if !matches!(stopped, Ok(Ok(Ok(())))) {
         tracing::warn!(%group, waited = ?began.elapsed(), "group did not stop cleanly");

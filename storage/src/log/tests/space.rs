@@ -101,7 +101,7 @@ fn a_log_at_its_limit_of_segments_waits_for_a_purge() {
     let (engine, mut writer, _) = open(
         &disk,
         LogConfig {
-            max_segments: 3,
+            max_segments: 4,
             ..small()
         },
     );
@@ -173,7 +173,7 @@ fn what_a_nearly_full_log_admits_never_waits() {
 fn a_promise_of_room_counts_until_it_is_dropped() {
     let disk = SimDisk::new(1);
     let config = LogConfig {
-        max_segments: 3,
+        max_segments: 8,
         ..small()
     };
     let (engine, _writer, _) = open(&disk, config);
