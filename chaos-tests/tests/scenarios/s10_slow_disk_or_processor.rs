@@ -15,6 +15,8 @@ use crate::play::Play;
 
 /// Within what a sick node leads nothing any more.
 const LEAVES_WITHIN: Duration = Duration::from_secs(20);
+/// Within what a node that is sick no more says so: it must be well for ten seconds first.
+const WELL_WITHIN: Duration = Duration::from_secs(20);
 /// How long the load is measured.
 const MEASURES: Duration = Duration::from_secs(6);
 
@@ -52,6 +54,7 @@ async fn leadership_leaves_a_sick_node() {
         let took = play.rig.until(what, LEAVES_WITHIN, leads_nothing).await;
         println!("{}: leaders left after {took:?}", fault.label());
         play.heal(fault.as_mut());
+        until_well(&play, victim).await;
     }
     play.until_serves().await;
     play.finish().await;
@@ -83,12 +86,18 @@ async fn a_sick_follower_costs_next_to_nothing() {
     let sick = p99(&play).await;
     println!("99th percentile of writes: {well:?} before, {sick:?} with a sick follower");
     play.heal(&mut fault);
+    until_well(&play, victim).await;
     play.until_serves().await;
     assert!(
         sick <= well.mul_f64(1.2),
         "{well:?} before, {sick:?} beside"
     );
     play.finish().await;
+}
+
+async fn until_well(play: &Play, node: usize) {
+    let ready = || play.rig.is_ready(node);
+    play.rig.until("the node is well", WELL_WITHIN, ready).await;
 }
 
 /// The 99th percentile of the writes of a while.

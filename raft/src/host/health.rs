@@ -1,7 +1,8 @@
 //! Whether this node is fit to lead: its disk and its processor are as fast as a leader's must be.
 //!
-//! - **Disk**: the log's writes and syncs take [`SLOW_SYNC`] on average, or one that is under way has taken so long already (one that
-//!   never returns shows only so). The raises of the node's life are counted as well, so that an idle node knows its disk.
+//! - **Disk**: the log's writes and syncs take [`SLOW_SYNC`] on average, or [`SLOWER_SYNC`] and [`TIMES`] as long as the peers', or one that is
+//!   under way has taken so long already (one that never returns shows only so). The raises of the node's life are counted as well, so that
+//!   an idle node knows its disk.
 //! - **CPU**: a timer is late for [`LATE`] of the time: the process does not get the processor that it needs.
 //!
 //! Either must hold for [`SUSTAINED`] to make a node sick, and be gone for [`WELL`] to make it well again. A sick node
@@ -9,11 +10,12 @@
 //! probe. If all are sick nobody gives up anything: it would not help.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::metrics::Gauge;
 use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 use storage::log::{LogEngine, LogStats};
 use tokio::time::{Instant, sleep_until};
 
@@ -22,6 +24,10 @@ use crate::metrics;
 
 /// A write and sync of the log that takes so long on average is slow; half of it is well again.
 pub(crate) const SLOW_SYNC: Duration = Duration::from_millis(100);
+/// The same where the peers' take less than a [`TIMES`]th of it.
+const SLOWER_SYNC: Duration = Duration::from_millis(40);
+/// So many times as slow as the peers is slow.
+const TIMES: u32 = 4;
 /// The part of the time, in percent, by which a timer is late on a processor that is not there; half of it is well again.
 const LATE: u32 = 40;
 /// For how long it must be bad.
@@ -33,12 +39,19 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The timer by which the processor is measured, and over how long.
 const TICK: Duration = Duration::from_millis(25);
 const WINDOW: Duration = Duration::from_secs(1);
+/// A timer that is so late, in a process that got next to no processor meanwhile, was not slow: its process stood still, as one
+/// that is stopped or a machine that is moved does.
+const STOOD_STILL: Duration = Duration::from_secs(1);
+/// One part in this many of the time is next to no processor.
+const NEXT_TO_NONE: u32 = 50;
 
 /// What a node knows of its own fitness.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     disk: AtomicBool,
     cpu: AtomicBool,
+    /// How long a write and sync of the log took of late, in microseconds; zero while nothing was written.
+    sync_micros: AtomicU64,
     /// Only in tests.
     pretended: AtomicBool,
     /// Syncs that were not the log's, since the last look.
@@ -60,6 +73,11 @@ impl Health {
 
     pub(crate) fn is_sick(&self) -> bool {
         self.slow_disk() || self.cpu.load(Ordering::Acquire)
+    }
+
+    /// How long a write and sync of the log took of late.
+    pub(crate) fn sync(&self) -> Duration {
+        Duration::from_micros(self.sync_micros.load(Ordering::Acquire))
     }
 
     fn slow_disk(&self) -> bool {
@@ -147,8 +165,8 @@ struct Before {
 }
 
 impl Before {
-    /// How the disk is, from what has happened since.
-    fn look(&mut self, stats: &LogStats, others: (u32, Duration)) -> Look {
+    /// How long a write and sync took on average since the last look; one that is under way counts if it is longer.
+    fn mean(&mut self, stats: &LogStats, others: (u32, Duration)) -> Option<Duration> {
         let batches = stats.batches.saturating_sub(self.batches);
         let count = u32::try_from(batches)
             .unwrap_or(u32::MAX)
@@ -158,14 +176,23 @@ impl Before {
             batches: stats.batches,
             took: stats.sync_time,
         };
-        if stats.syncing >= SLOW_SYNC {
-            return Look::Bad;
-        }
-        match took.checked_div(count) {
-            None => Look::Between,
-            Some(mean) => Look::of(&mean, &SLOW_SYNC, &(SLOW_SYNC / 2)),
-        }
+        let mean = took.checked_div(count);
+        let waits = Some(stats.syncing).filter(|waits| *waits >= SLOWER_SYNC);
+        mean.max(waits)
     }
+}
+
+/// How a disk is whose syncs take so long, beside those of its peers.
+fn disk_look(mean: Option<Duration>, peers: &mut [Duration]) -> Look {
+    let Some(mean) = mean else {
+        return Look::Between;
+    };
+    peers.sort_unstable();
+    let theirs = peers.get(peers.len() / 2);
+    let bad = theirs.map_or(SLOW_SYNC, |theirs| {
+        (*theirs * TIMES).clamp(SLOWER_SYNC, SLOW_SYNC)
+    });
+    Look::of(&mean, &bad, &(bad / 2))
 }
 
 /// Watches the disk, for as long as the host runs.
@@ -177,7 +204,13 @@ pub(crate) async fn disk(inner: Arc<Inner>) {
             return;
         };
         let others = std::mem::take(&mut *inner.health.samples.lock());
-        let look = before.look(&stats, others);
+        let mean = before.mean(&stats, others);
+        if let Some(mean) = mean {
+            let micros = u64::try_from(mean.as_micros()).unwrap_or(u64::MAX);
+            inner.health.sync_micros.store(micros, Ordering::Release);
+        }
+        let mut peers = inner.peer_syncs();
+        let look = disk_look(mean, &mut peers);
         let sick = verdict.after(look, Instant::now());
         set(&inner.health.disk, &shown, sick, "disk");
     }
@@ -190,12 +223,18 @@ pub(crate) async fn cpu(inner: Arc<Inner>) {
     let (mut began, mut late) = (Instant::now(), Duration::ZERO);
     loop {
         let due = Instant::now() + TICK;
+        let used_before = processor_time();
         tokio::select! {
             biased;
             () = inner.stop.cancelled() => return,
             () = sleep_until(due) => {}
         }
         let now = Instant::now();
+        let used = processor_time().saturating_sub(used_before);
+        if now - due >= STOOD_STILL && used < (now - due) / NEXT_TO_NONE {
+            (began, late) = (now, Duration::ZERO);
+            continue;
+        }
         late += now - due;
         let window = now - began;
         if window < WINDOW {
@@ -203,10 +242,20 @@ pub(crate) async fn cpu(inner: Arc<Inner>) {
         }
         let percent = late.as_millis() * 100 / window.as_millis().max(1);
         let percent = u32::try_from(percent).unwrap_or(u32::MAX);
-        let sick = verdict.after(Look::of(&percent, &LATE, &(LATE / 2)), now);
+        // Here a look in between is one more that is not bad: the processor is looked at all the time.
+        let good = if verdict.sick { LATE / 2 } else { LATE };
+        let sick = verdict.after(Look::of(&percent, &LATE, &good), now);
         set(&inner.health.cpu, &shown, sick, "cpu");
         (began, late) = (now, Duration::ZERO);
     }
+}
+
+/// How much processor time this process has had.
+fn processor_time() -> Duration {
+    let used = clock_gettime(ClockId::ProcessCPUTime);
+    let seconds = u64::try_from(used.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(used.tv_nsec).unwrap_or(0);
+    Duration::new(seconds, nanos)
 }
 
 fn set(flag: &AtomicBool, shown: &Gauge, sick: bool, what: &str) {
@@ -252,16 +301,33 @@ mod tests {
         let mut before = Before::default();
         let mut stats = LogStats::default();
         let none = (0, Duration::ZERO);
-        assert_eq!(before.look(&stats, none), Look::Between);
+        let look = |mean| disk_look(mean, &mut []);
+        assert_eq!(look(before.mean(&stats, none)), Look::Between);
         stats.syncing = SLOW_SYNC;
-        assert_eq!(before.look(&stats, none), Look::Bad);
+        assert_eq!(look(before.mean(&stats, none)), Look::Bad);
         stats.syncing = Duration::ZERO;
         (stats.batches, stats.sync_time) = (10, Duration::from_millis(20));
-        assert_eq!(before.look(&stats, none), Look::Good);
+        assert_eq!(look(before.mean(&stats, none)), Look::Good);
         (stats.batches, stats.sync_time) = (12, Duration::from_millis(320));
-        assert_eq!(before.look(&stats, none), Look::Bad);
-        assert_eq!(before.look(&stats, none), Look::Between);
-        assert_eq!(before.look(&stats, (1, SLOW_SYNC)), Look::Bad);
-        assert_eq!(before.look(&stats, (2, SLOW_SYNC)), Look::Between);
+        assert_eq!(look(before.mean(&stats, none)), Look::Bad);
+        assert_eq!(look(before.mean(&stats, none)), Look::Between);
+        assert_eq!(look(before.mean(&stats, (1, SLOW_SYNC))), Look::Bad);
+        assert_eq!(look(before.mean(&stats, (2, SLOW_SYNC))), Look::Between);
+    }
+
+    #[test]
+    fn a_disk_is_slow_beside_fast_ones_and_not_beside_slow_ones() {
+        let millis = Duration::from_millis;
+        let look = |mean, peers: &[u64]| {
+            let mut peers: Vec<_> = peers.iter().copied().map(millis).collect();
+            disk_look(Some(millis(mean)), &mut peers)
+        };
+        assert_eq!(look(50, &[2, 3]), Look::Bad);
+        assert_eq!(look(39, &[2, 3]), Look::Between);
+        assert_eq!(look(19, &[2, 3]), Look::Good);
+        assert_eq!(look(50, &[20, 20]), Look::Between);
+        assert_eq!(look(50, &[60, 70]), Look::Between);
+        assert_eq!(look(100, &[60, 70]), Look::Bad, "whatever the others are");
+        assert_eq!(look(50, &[]), Look::Between, "nobody else is known");
     }
 }

@@ -61,6 +61,8 @@ pub(crate) struct PeerView {
     pub(crate) reachable: bool,
     /// It hands its leaderships away.
     pub(crate) draining: bool,
+    /// How long its log's syncs take, as it said last; zero while it does not know.
+    pub(crate) sync: Duration,
 }
 
 /// Everything a host's parts share.
@@ -152,6 +154,16 @@ impl Inner {
             self.seed.iter().map(|(node, _)| *node).collect()
         };
         nodes.into_iter().filter(|node| *node != self.me).collect()
+    }
+
+    /// How long the syncs of those peers take that are there and say it.
+    pub(crate) fn peer_syncs(&self) -> Vec<Duration> {
+        let peers = self.peers.lock();
+        let there = peers.values().filter(|peer| peer.reachable);
+        there
+            .map(|peer| peer.sync)
+            .filter(|sync| !sync.is_zero())
+            .collect()
     }
 
     /// Ends the node, for this reason; the first one counts.

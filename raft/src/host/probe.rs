@@ -30,6 +30,8 @@ struct Probe {
     life: u64,
     wall: UnixMillis,
     draining: bool,
+    /// How long its log's syncs take, in microseconds; zero while it does not know.
+    sync_micros: u64,
     /// Read indices of the groups that it leads with a lease, by number.
     leads: Vec<(u32, u64)>,
 }
@@ -44,6 +46,7 @@ fn ours(inner: &Inner) -> Bytes {
         life: inner.memory.life(),
         wall: inner.clocks.wall(),
         draining: inner.is_draining() || clock_is_sick(inner) || inner.health.is_sick(),
+        sync_micros: u64::try_from(inner.health.sync().as_micros()).unwrap_or(u64::MAX),
         leads: leads.collect(),
     })
 }
@@ -78,7 +81,10 @@ fn heard(inner: &Arc<Inner>, from: NodeId, probe: &Probe) -> bool {
     if inner.memory.meet(from, probe.life).is_err() {
         return false;
     }
-    inner.peers.lock().entry(from).or_default().draining = probe.draining;
+    let mut peers = inner.peers.lock();
+    let peer = peers.entry(from).or_default();
+    peer.draining = probe.draining;
+    peer.sync = Duration::from_micros(probe.sync_micros);
     true
 }
 
