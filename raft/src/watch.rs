@@ -38,7 +38,11 @@ impl<T> Shared<T> {
                 return Ok(());
             }
             if self.senders.load(Ordering::Acquire) == 0 {
-                return Err(Closed);
+                // It may have been set for the last time since the look above.
+                let last = self.changes.load(Ordering::Acquire);
+                let missed = last != *seen;
+                *seen = last;
+                return if missed { Ok(()) } else { Err(Closed) };
             }
             notified.await;
         }
