@@ -347,6 +347,11 @@ impl World {
                     self.lab.coverage.count("old disk refused by peers");
                     self.after(100, Todo::Replace(node));
                 }
+                // The cluster has granted the place already, and the answer is still to come.
+                Fatal::Removed if self.requests.contains_key(&node) => {
+                    self.lab.coverage.count("replaced node told so");
+                    self.after(100, Todo::Replace(node));
+                }
                 Fatal::Group { .. } | Fatal::Log { .. } | Fatal::Memory { .. }
                     if excused || hurt =>
                 {
