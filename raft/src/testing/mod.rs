@@ -395,21 +395,26 @@ impl Cluster {
         let deadline = Instant::now() + PATIENCE;
         while !condition(self) {
             if Instant::now() >= deadline {
-                self.tell();
-                unreachable!("not in time: {what}");
+                unreachable!("not in time: {what}{}", self.told());
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// Says how the groups are, for a test that fails.
-    fn tell(&self) {
+    /// How every node is, for a test that fails: a test has no log.
+    fn told(&self) -> String {
+        let mut told = String::new();
         for node in self.running() {
-            for group in self.host(node).status().groups {
-                tracing::error!(%node, ?group, "a test fails");
+            let host = self.host(node);
+            let (fatal, repairs) = (host.fatal().borrow().clone(), host.repairs());
+            told.push_str(&format!(
+                "\nnode {node}: fatal {fatal:?}, repairs {repairs:?}"
+            ));
+            for group in host.status().groups {
+                told.push_str(&format!("\n  {group:?}"));
             }
-            tracing::error!(%node, fatal = ?self.host(node).fatal().borrow().clone(), "a test fails");
         }
+        told
     }
 
     /// Waits until every shard has a leader among the running nodes.
