@@ -23,7 +23,8 @@ use crate::watch;
 /// How long to wait before asking again when nobody leads.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// How far the leader's log time may be ahead of the clocks that a follower knows: what they may be off, and what a probe and a slew cannot see.
+/// How far the leader's log time may be ahead of the clocks that a follower knows: what they may be off, and what a probe and a
+/// slew cannot see.
 const FOLLOWER_SPREAD: Duration = Duration::from_secs(1);
 
 /// A replica of a shard's group.
@@ -111,11 +112,11 @@ impl ShardGroup for ShardReplica {
     }
 
     fn time_of(&self, at: UnixMillis) -> LeaderTime {
-        let (clocks, voters) = (&self.replica.parts.clocks, self.replica.voters());
+        let (replica, clocks) = (&self.replica, &self.replica.parts.clocks);
         if self.is_leader() {
-            return self.replica.time.of(at, clocks, &voters);
+            return replica.time.of(at, || clocks.latest(&replica.voters()));
         }
-        let now = clocks.trusted(&voters);
+        let now = clocks.trusted(&replica.voters());
         match now.is_some_and(|now| now.plus(FOLLOWER_SPREAD) < at) {
             true => LeaderTime::ToCome,
             false => LeaderTime::Unclear,

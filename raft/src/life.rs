@@ -1,13 +1,15 @@
 //! What a node remembers of itself and of its peers, in three small files: its life, its peers' lives, and the map.
 //!
 //! **Life.** A counter (`storage::life`) that is raised and synced at each start and every few seconds. Peers remember the highest that a node
-//! showed. One that shows a lower life, or one of another disk's, came back with an old or an empty disk: it has forgotten what it
-//! promised, so it is refused and must be rebuilt under a new id. A peer's first life is saved before anything else is heard of it: this
-//! node may forget in a crash how often the peer was raised since, but not which disk it has. The same holds for one that has less log than a leader saw it acknowledge.
+//! showed, and by which process. A start raises the life, and a process shows only what is on its disk: so another process that does not show a
+//! higher life, or shows one of another disk's, came back with an old or an empty disk. It has forgotten what it promised, so it is
+//! refused and must be rebuilt under a new id; the same holds for one that has less log than a leader saw it acknowledge. A
+//! peer's first life is saved before anything else is heard of it: this node may forget in a crash how often the peer was raised since,
+//! but not which disk it has.
 //!
-//! **Incarnation.** A greeting may be overtaken: it says what was so when it was written, and by the time it is read the same process may have
-//! acknowledged more, and raised its life, over a connection that is older. So a process is judged by its first greeting that arrives here; of one that
-//! was let in before, a later greeting can say nothing that counts against it.
+//! **Incarnation.** The number of a process. A greeting may be overtaken: it says what was so when it was written, and by the time it is
+//! read the same process may have acknowledged more, and raised its life, over a connection that is older. So a process is judged by its
+//! first greeting that arrives here; of one that was let in before, a later greeting can say nothing that counts against it.
 //!
 //! **Map.** The meta group's state as last applied here, so that the shards start without waiting for the meta group.
 //!
@@ -72,6 +74,15 @@ pub(crate) struct Hello {
     pub(crate) logs: Vec<(u32, u64)>,
 }
 
+/// What a peer showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+struct Seen {
+    /// The highest life.
+    life: u64,
+    /// The process that greeted last; zero when it is not known.
+    incarnation: u64,
+}
+
 /// What a node knows of the cluster before it has heard anything.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Map {
@@ -88,9 +99,7 @@ pub(crate) struct Memory {
     counter: Mutex<LifeCounter>,
     life: AtomicU64,
     incarnation: u64,
-    seen: Mutex<BTreeMap<NodeId, u64>>,
-    /// Which process of a peer was let in last.
-    let_in: Mutex<BTreeMap<NodeId, u64>>,
+    seen: Mutex<BTreeMap<NodeId, Seen>>,
     unsaved: AtomicBool,
     /// One writer at a time for each of the files.
     writing: Mutex<()>,
@@ -103,7 +112,7 @@ impl Memory {
     /// When a file is damaged or cannot be read or written.
     pub(crate) fn open(disk: Arc<dyn Disk>, counter: LifeCounter) -> io::Result<Self> {
         let seen = match read(&*disk, PEERS)? {
-            Some(bytes) => decode(&bytes, PEERS)?,
+            Some(bytes) => decode_seen(&bytes)?,
             None => BTreeMap::new(),
         };
         let memory = Self {
@@ -112,7 +121,6 @@ impl Memory {
             life: AtomicU64::new(0),
             incarnation: chance::draw(|chance| chance.next_u64()),
             seen: Mutex::new(seen),
-            let_in: Mutex::default(),
             unsaved: AtomicBool::new(false),
             writing: Mutex::new(()),
         };
@@ -132,12 +140,9 @@ impl Memory {
 
     /// Whether this process of a peer is the one that was let in last.
     pub(crate) fn is_let_in(&self, node: NodeId, incarnation: u64) -> bool {
-        self.let_in.lock().get(&node) == Some(&incarnation)
-    }
-
-    /// Lets a peer's process in.
-    pub(crate) fn let_in(&self, node: NodeId, incarnation: u64) {
-        self.let_in.lock().insert(node, incarnation);
+        let seen = self.seen.lock();
+        seen.get(&node)
+            .is_some_and(|it| it.incarnation == incarnation)
     }
 
     /// Raises the life, and saves what is new of the peers. Blocks. Says how long the life's sync took.
@@ -169,31 +174,55 @@ impl Memory {
         Ok(())
     }
 
-    /// A peer shows this life.
+    /// Lets a peer's process in, which greets with this life.
     ///
     /// # Errors
-    /// When it has shown a higher one.
-    pub(crate) fn meet(&self, node: NodeId, life: u64) -> Result<(), Refusal> {
+    /// When it is another process than before, and its life is not higher, or another disk's.
+    pub(crate) fn let_in(&self, node: NodeId, life: u64, incarnation: u64) -> Result<(), Refusal> {
         let mut seen = self.seen.lock();
-        let is_new = !seen.contains_key(&node);
-        let highest = seen.entry(node).or_insert(life);
-        if life < *highest || birth(life) != birth(*highest) {
-            return Err(refusal(
-                node,
-                OLD_LIFE,
-                "its disk is older than what it showed before",
-            ));
+        let before = seen.get(&node).copied();
+        if let Some(before) = before {
+            if before.incarnation == incarnation {
+                // Two connections greet at once.
+                return Ok(());
+            }
+            // It may be the process that showed the life, if that is not known.
+            let is_other = before.incarnation != 0;
+            let least = before.life.saturating_add(u64::from(is_other));
+            if life < least || birth(life) != birth(before.life) {
+                return Err(refusal(
+                    node,
+                    OLD_LIFE,
+                    "its disk is older than what it showed before",
+                ));
+            }
         }
-        if life > *highest || is_new {
-            *highest = life;
-            self.unsaved.store(true, Ordering::Release);
-        }
+        seen.insert(node, Seen { life, incarnation });
+        self.unsaved.store(true, Ordering::Release);
         drop(seen);
         // Once for each peer, so it may block.
-        if is_new && let Err(error) = self.save_peers() {
+        if before.is_none()
+            && let Err(error) = self.save_peers()
+        {
             tracing::warn!(%node, %error, "a new peer's life is not saved yet");
         }
         Ok(())
+    }
+
+    /// A peer that was let in shows this life. False if it is lower than what is known: it was sent before a restart.
+    pub(crate) fn hear(&self, node: NodeId, life: u64) -> bool {
+        let mut seen = self.seen.lock();
+        let Some(known) = seen.get_mut(&node) else {
+            return false;
+        };
+        if life < known.life || birth(life) != birth(known.life) {
+            return false;
+        }
+        if life > known.life {
+            known.life = life;
+            self.unsaved.store(true, Ordering::Release);
+        }
+        true
     }
 
     /// The map, if there is one. Blocks.
@@ -273,9 +302,81 @@ fn decode<T: Decode<()>>(bytes: &[u8], name: &str) -> io::Result<T> {
     })
 }
 
+/// The peers' lives; a file of before processes were told apart has no incarnations.
+fn decode_seen(bytes: &[u8]) -> io::Result<BTreeMap<NodeId, Seen>> {
+    decode(bytes, PEERS).or_else(|error| {
+        let lives: BTreeMap<NodeId, u64> = codec::decode(bytes).map_err(|_also| error)?;
+        let unknown = |life| Seen {
+            life,
+            incarnation: 0,
+        };
+        Ok(lives
+            .into_iter()
+            .map(|(node, life)| (node, unknown(life)))
+            .collect())
+    })
+}
+
 fn damaged(name: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
         format!("the file {name} is missing or damaged"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use storage::disk::{CrashKeeps, SimDisk};
+
+    const PEER: NodeId = NodeId(2);
+
+    fn open(disk: &SimDisk) -> Memory {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let counter = LifeCounter::open(&disk, || 0).unwrap();
+        Memory::open(disk, counter).unwrap()
+    }
+
+    #[test]
+    fn an_old_disk_that_its_start_raised_to_the_life_that_is_known_is_refused() {
+        let disk = SimDisk::new(1);
+        let memory = open(&disk);
+        memory.let_in(PEER, 4, 70).unwrap();
+        assert!(memory.hear(PEER, 5));
+        // Its image was taken at 4, and its start made that 5.
+        assert!(memory.let_in(PEER, 5, 71).is_err());
+        assert!(!memory.is_let_in(PEER, 71));
+        // Also by one that was restarted since.
+        memory.save_peers().unwrap();
+        let memory = open(&disk.crash(CrashKeeps::Nothing));
+        assert!(memory.let_in(PEER, 5, 72).is_err());
+        assert!(memory.is_let_in(PEER, 70), "the process may run yet");
+        memory.let_in(PEER, 6, 73).unwrap();
+        assert!(
+            memory.let_in(PEER, (1 << 41) + 9, 74).is_err(),
+            "another disk"
+        );
+    }
+
+    #[test]
+    fn what_is_late_counts_against_nobody() {
+        let memory = open(&SimDisk::new(2));
+        assert!(!memory.hear(PEER, 1), "it has not greeted");
+        memory.let_in(PEER, 4, 70).unwrap();
+        assert!(!memory.hear(PEER, 3));
+        assert!(memory.hear(PEER, 4));
+        assert!(memory.is_let_in(PEER, 70));
+    }
+
+    #[test]
+    fn lives_that_were_saved_without_processes_are_known() {
+        let disk = SimDisk::new(3);
+        let old: BTreeMap<NodeId, u64> = [(PEER, 5), (NodeId(3), 9)].into();
+        write(&disk, PEERS, &codec::encode(&old)).unwrap();
+        let memory = open(&disk);
+        assert!(memory.let_in(PEER, 4, 70).is_err());
+        memory.let_in(PEER, 5, 70).unwrap();
+        assert!(memory.let_in(PEER, 5, 71).is_err());
+        assert!(memory.hear(NodeId(3), 9));
+    }
 }

@@ -90,12 +90,6 @@ impl Clocks {
         offsets
     }
 
-    /// The median of these nodes' wall clocks, now, as far as they are known.
-    #[cfg(test)]
-    fn median(&self, nodes: &[NodeId]) -> UnixMillis {
-        self.ahead(middle(&self.offsets(nodes)))
-    }
-
     /// The median of these nodes' wall clocks, now, if it can be trusted. A leader that was just started knows nobody's clock but its
     /// own for a moment, and log time that follows a wrong one forward does not come back.
     pub(crate) fn trusted(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
@@ -103,7 +97,7 @@ impl Clocks {
     }
 
     /// The latest of these nodes' wall clocks, now, if so many are known that one of them is right.
-    fn latest(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
+    pub(crate) fn latest(&self, nodes: &[NodeId]) -> Option<UnixMillis> {
         let offsets = self.offsets(nodes);
         let latest = offsets.last().filter(|_| offsets.len() >= majority(nodes));
         latest.map(|offset| self.ahead(*offset))
@@ -213,20 +207,25 @@ impl LogTime {
         });
     }
 
-    /// Whether `at` is over, by what the leader of a group with these voters knows. Over by log time is over for good, whatever
-    /// a clock says later.
-    pub(crate) fn of(&self, at: UnixMillis, clocks: &Clocks, voters: &[NodeId]) -> LeaderTime {
-        let running = self.0.lock();
-        let Some(running) = running.as_ref() else {
-            return LeaderTime::Unclear;
-        };
-        if at <= running.now() {
-            return LeaderTime::Over;
-        }
-        let to_come = |latest: UnixMillis| latest.plus(MAX_OFFSET) < at;
-        match running.is_set || clocks.latest(voters).is_some_and(to_come) {
-            true => LeaderTime::ToCome,
-            false => LeaderTime::Unclear,
+    /// Whether `at` is over, by what the leader knows. Over by log time is over for good, whatever a clock says later.
+    /// `latest` is [`Clocks::latest`] of the voters, and asked only while no median was trusted.
+    pub(crate) fn of(
+        &self,
+        at: UnixMillis,
+        latest: impl FnOnce() -> Option<UnixMillis>,
+    ) -> LeaderTime {
+        let known = self
+            .0
+            .lock()
+            .as_ref()
+            .map(|running| (running.now(), running.is_set));
+        match known {
+            Some((now, _)) if at <= now => LeaderTime::Over,
+            Some((_, true)) => LeaderTime::ToCome,
+            Some((_, false)) if latest().is_some_and(|latest| latest.plus(MAX_OFFSET) < at) => {
+                LeaderTime::ToCome
+            }
+            _ => LeaderTime::Unclear,
         }
     }
 
@@ -318,13 +317,13 @@ mod tests {
         let nodes = [NodeId(1), NodeId(2), NodeId(3)];
         clocks.heard(NodeId(2), UnixMillis(999_998), Instant::now());
         clocks.heard(NodeId(3), UnixMillis(99), Instant::now());
-        assert_eq!(clocks.median(&nodes), UnixMillis(999_998));
+        assert_eq!(clocks.trusted(&nodes), Some(UnixMillis(999_998)));
         // It jumps between two probes: the others' clocks are not believed to jump with it.
         wall.0.store(7_200_000, Ordering::SeqCst);
-        assert_eq!(clocks.median(&nodes), UnixMillis(999_998));
+        assert_eq!(clocks.trusted(&nodes), Some(UnixMillis(999_998)));
         wall.0.store(1_000_000, Ordering::SeqCst);
         tokio::time::advance(SAMPLE_LIFE).await;
-        assert_eq!(clocks.median(&nodes), UnixMillis(1_000_000));
+        assert_eq!(clocks.trusted(&nodes), None, "what was heard is old");
     }
 
     #[tokio::test(start_paused = true)]
@@ -333,7 +332,6 @@ mod tests {
         let nodes = [NodeId(1), NodeId(2), NodeId(3)];
         assert_eq!(clocks.trusted(&nodes), None);
         clocks.heard(NodeId(2), UnixMillis(8_200_000), Instant::now());
-        assert_eq!(clocks.median(&nodes), UnixMillis(1_000_000));
         assert_eq!(clocks.trusted(&nodes), None);
         assert_eq!(clocks.trusted(&nodes[..2]), Some(UnixMillis(1_000_000)));
         clocks.heard(NodeId(3), UnixMillis(8_200_007), Instant::now());
@@ -361,7 +359,7 @@ mod tests {
         let clocks = Clocks::new(NodeId(1), Arc::new(Wall(AtomicU64::new(90_000_000))));
         let nodes = [NodeId(1), NodeId(2), NodeId(3)];
         let time = LogTime::default();
-        let of = |at: u64| time.of(UnixMillis(at), &clocks, &nodes);
+        let of = |at: u64| time.of(UnixMillis(at), || clocks.latest(&nodes));
         assert_eq!(of(1), LeaderTime::Unclear, "it does not lead");
         // Its own clock is a day ahead, and it knows no other.
         assert_eq!(clocks.trusted(&nodes), None);

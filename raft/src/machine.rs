@@ -344,7 +344,7 @@ impl RaftStateMachine<Types> for Machine {
         loop {
             // The apply of this group waits for the flush, others do not.
             let builder = self.get_snapshot_builder().await;
-            if !builder.is_disk_full() {
+            if !builder.is_disk_full() || self.parts.log.is_closed() {
                 return Some(builder);
             }
             tracing::warn!(group = %self.parts.group, force, "disk full: no snapshot");

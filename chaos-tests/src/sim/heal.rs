@@ -238,9 +238,12 @@ impl World {
     }
 }
 
-/// Whether these voters are as placement wants them: machines that there are, and three of them where there are as many.
+/// Whether these voters are as placement wants them: machines that there are, three of them where there are as many, and if
+/// more, then an odd number.
 pub(super) fn are_enough(voters: &[NodeId], nodes: &BTreeSet<NodeId>) -> bool {
-    voters.len() >= REPLICAS.min(nodes.len()) && voters.iter().all(|node| nodes.contains(node))
+    let (count, wanted) = (voters.len(), REPLICAS.min(nodes.len()));
+    (count == wanted || count > wanted && !count.is_multiple_of(2))
+        && voters.iter().all(|node| nodes.contains(node))
 }
 
 /// Reads all sessions that anybody asked for once more.

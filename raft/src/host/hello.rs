@@ -69,9 +69,7 @@ pub(crate) fn check(inner: &Arc<Inner>, from: NodeId, hello: &[u8]) -> Result<()
             ));
         }
     }
-    inner.memory.meet(from, hello.life)?;
-    inner.memory.let_in(from, hello.incarnation);
-    Ok(())
+    inner.memory.let_in(from, hello.life, hello.incarnation)
 }
 
 /// The last committed entry that `node` acknowledged to this node as the leader. Such an entry is never truncated.

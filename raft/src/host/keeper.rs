@@ -50,9 +50,6 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
         inner.space.look(&inner.folder);
         figures.set(&stats, inner.space.is_short());
         tracing::trace!(?stats, "the log");
-        if stats.no_room {
-            tracing::warn!(?stats, "the log takes nothing more until it can be purged");
-        }
         // Old entries of a quiet group keep a segment: only worth a snapshot when many are in use.
         let crowded = stats.segments.saturating_mul(2) > inner.tuning.log.max_segments;
         // A damaged one as well: what is in snapshots is not needed from it.

@@ -76,9 +76,8 @@ pub(crate) fn answer(inner: &Arc<Inner>, request: &Request, reply: Reply) {
 }
 
 fn heard(inner: &Arc<Inner>, from: NodeId, probe: &Probe) -> bool {
-    // A lower life in a probe is one that was sent before a restart that is known here already: a node that came back with an old
-    // disk is found by the greeting of its connection (`hello.rs`).
-    if inner.memory.meet(from, probe.life).is_err() {
+    // A node that came back with an old disk is found by the greeting of its connection (`hello.rs`).
+    if !inner.memory.hear(from, probe.life) {
         return false;
     }
     let mut peers = inner.peers.lock();

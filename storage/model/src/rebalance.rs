@@ -2,8 +2,8 @@
 //!
 //! What comes in: what the meta group wants, and what each group's leader reports. What goes out: at most one step for each
 //! group. A step never takes a voter away before its successor has caught up, never leaves a group without a live quorum,
-//! and is not made while another change of the same group is under way, unless it ends one whose leader is gone. Whoever carries the steps out may fail at any of
-//! them: the next decision starts from what is.
+//! and is not made while another change of the same group is under way, unless it ends one whose leader is gone. Whoever
+//! carries the steps out may fail at any of them: the next decision starts from what is.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -2,7 +2,8 @@
 //!
 //! An append that waits for room holds up all that its group asks for after it, a vote too, and so the snapshot and the
 //! purge that would make room. So who brings entries asks first ([`GroupLog::admit`]), and there is always more room than
-//! what was admitted, by a quarter of a segment: votes, truncates, purges and the few entries that Raft itself makes.
+//! what was admitted, by a quarter of a segment and the segments that nothing is admitted to
+//! ([`LogConfig::max_segments`](super::LogConfig::max_segments)): votes, truncates, purges and the few entries that Raft itself makes.
 //!
 //! [`GroupLog::admit`]: super::GroupLog::admit
 
