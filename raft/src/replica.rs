@@ -181,13 +181,12 @@ impl Replica {
             let metrics = self.parts.raft.metrics();
             let metrics = metrics.borrow_watched();
             let me = self.parts.me.0;
+            // On the path of every read: `voter_ids` would make a set of them.
+            let configs = metrics.membership_config.membership().get_joint_config();
             // One that is no voter any more will hand over by openraft's own will, and not ask first.
             if metrics.state != ServerState::Leader
                 || metrics.vote.leader_id.node_id != me
-                || !metrics
-                    .membership_config
-                    .voter_ids()
-                    .any(|voter| voter == me)
+                || !configs.iter().any(|config| config.contains(&me))
             {
                 return false;
             }
@@ -209,7 +208,8 @@ impl Replica {
         }
         let metrics = self.parts.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let alone = metrics.membership_config.voter_ids().count() == 1;
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let alone = matches!(&configs[..], [config] if config.len() == 1);
         let acked = metrics.last_quorum_acked;
         alone
             || acked.is_some_and(|acked| acked.into_inner().elapsed() < self.parts.pace.lease() * 4)
