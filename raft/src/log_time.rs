@@ -20,8 +20,9 @@ use model::time::{Clock, UnixMillis};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// A sample older than this says nothing any more.
-const SAMPLE_LIFE: Duration = Duration::from_secs(15);
+/// A sample older than this says nothing any more: some probes may be lost, but a clock that was wrong a while ago and is right now must
+/// not agree with one that has become wrong since.
+const SAMPLE_LIFE: Duration = Duration::from_secs(3);
 /// One part in this many of the time passed may be slewed.
 const SLEW: u32 = 1000;
 /// How far from the median a node's clock may be before it gives up leadership.

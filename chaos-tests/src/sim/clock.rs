@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use model::time::{Clock, UnixMillis};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Wall time at which every run begins.
 pub(super) const BEGIN: UnixMillis = UnixMillis(1_800_000_000_000);
+
+/// How long a clock that is right again counts as wrong: others remember for three seconds what it showed.
+const REMEMBERED: Duration = Duration::from_secs(4);
 
 /// The time that a perfect clock shows.
 #[must_use]
@@ -21,6 +26,8 @@ pub(super) struct WallClock {
     began: Instant,
     /// Milliseconds by which it is ahead.
     ahead: AtomicI64,
+    /// When it was set last.
+    set: Mutex<Option<Instant>>,
 }
 
 impl WallClock {
@@ -28,12 +35,21 @@ impl WallClock {
     #[must_use]
     pub(super) fn new(began: Instant) -> Arc<Self> {
         let ahead = AtomicI64::new(0);
-        Arc::new(Self { began, ahead })
+        let set = Mutex::default();
+        Arc::new(Self { began, ahead, set })
     }
 
     /// From now on it is this many milliseconds ahead.
     pub(super) fn set_ahead(&self, millis: i64) {
         self.ahead.store(millis, Ordering::Relaxed);
+        *self.set.lock() = Some(Instant::now());
+    }
+
+    /// Whether it is wrong, or was so recently that others may count on what it showed.
+    #[must_use]
+    pub(super) fn is_wrong(&self) -> bool {
+        let recently = |set: Instant| set.elapsed() < REMEMBERED;
+        self.ahead() != 0 || self.set.lock().is_some_and(recently)
     }
 
     /// By how many milliseconds it is ahead.

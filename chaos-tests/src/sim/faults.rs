@@ -383,13 +383,15 @@ impl World {
     }
 
     fn clock(&mut self) -> bool {
-        // Most clocks are right at any time, or there is no right time.
-        let wrong = self.machines.values().filter(|it| it.clock.ahead() != 0);
+        // Most clocks are right at any time, or there is no right time. One that is wrong may become so in another way.
+        let wrong = self.machines.values().filter(|it| it.clock.is_wrong());
+        let wrong: Vec<NodeId> = wrong.map(|it| it.node).collect();
         let most = usize::try_from((self.lab.plan.nodes - 1) / 2).unwrap_or(0);
-        if wrong.count() >= most {
-            return false;
-        }
-        let nodes = self.nodes();
+        let nodes = if wrong.len() < most {
+            self.nodes()
+        } else {
+            wrong
+        };
         let Some(node) = nodes.choose(&mut self.dice).copied() else {
             return false;
         };

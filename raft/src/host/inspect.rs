@@ -190,6 +190,13 @@ impl Host {
         opened.iter().map(|opened| Inspected::of(opened)).collect()
     }
 
+    /// Whether its log takes nothing more: the node ends as soon as somebody sees it.
+    #[must_use]
+    pub fn log_has_failed(&self) -> bool {
+        let log = self.inner.log.lock();
+        log.as_ref().is_some_and(|log| log.failure().is_some())
+    }
+
     /// Asks a replica for a snapshot of what it has applied, and to purge the log before it but for `kept` entries.
     pub async fn shorten(&self, group: GroupId, kept: u64) {
         if let Some(opened) = self.inner.opened(group) {

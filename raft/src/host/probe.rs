@@ -15,9 +15,8 @@ use tokio::time::Instant;
 use super::inner::Inner;
 use crate::error::Fatal;
 use crate::kinds;
-use crate::life;
 use crate::log_time::MAX_OFFSET;
-use crate::transport::{Call, CallError, Lane, RemoteError, Reply, Request};
+use crate::transport::{Call, Lane, RemoteError, Reply, Request};
 
 /// Between two probes of a peer.
 const EVERY: Duration = Duration::from_millis(500);
@@ -159,14 +158,6 @@ async fn ask(inner: Arc<Inner>, peer: NodeId) {
     inner.peers.lock().entry(peer).or_default().reachable = answer.is_ok();
     let body = match answer {
         Ok(body) => body,
-        Err(CallError::Refused(refusal)) if life::is_about(&refusal, inner.me) => {
-            let reason = refusal.reason;
-            inner.fail(match refusal.code {
-                life::REMOVED => Fatal::Removed,
-                _ => Fatal::Rebuild { reason },
-            });
-            return;
-        }
         Err(error) => {
             tracing::debug!(%peer, %error, "peer does not answer a probe");
             return;

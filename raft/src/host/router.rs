@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use super::inner::Inner;
 use super::{admit, groups, hello, probe};
+use crate::error::Fatal;
 use crate::kinds;
+use crate::life;
 use crate::reads;
 use crate::shard::ProposeError;
 use crate::transport::{
@@ -161,6 +163,16 @@ impl Inbound for Router {
 
     fn welcome(&self, from: NodeId, welcome: Bytes) -> Result<(), Refusal> {
         hello::check(&self.0, from, &welcome)
+    }
+
+    fn refused(&self, _peer: NodeId, refusal: &Refusal) {
+        if life::is_about(refusal, self.0.me) {
+            let reason = refusal.reason.clone();
+            self.0.fail(match refusal.code {
+                life::REMOVED => Fatal::Removed,
+                _ => Fatal::Rebuild { reason },
+            });
+        }
     }
 
     fn join(&self, from: Option<NodeId>, request: Bytes, reply: Reply) {

@@ -274,6 +274,12 @@ pub trait Inbound: Send + Sync + 'static {
     /// A refusal closes the connection; callers on both sides see [`CallError::Refused`].
     fn welcome(&self, from: NodeId, welcome: Bytes) -> Result<(), Refusal>;
 
+    /// A connection with `peer` ended because one of the two refuses the other; the reason says whom. Told whoever dialed, and
+    /// whether or not anybody waits for a call: a node that is refused must hear of it.
+    fn refused(&self, peer: NodeId, refusal: &Refusal) {
+        tracing::debug!(%peer, %refusal, "refused");
+    }
+
     /// A process asks to join. The request must prove its right (a token), unless it is a node that showed its certificate,
     /// `from`, and asks for its own place.
     fn join(&self, from: Option<NodeId>, request: Bytes, reply: Reply) {

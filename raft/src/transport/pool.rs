@@ -121,6 +121,9 @@ impl PeerWay {
                 () = self.stop.cancelled() => break,
                 error = self.connect_and_serve(&mut backoff) => error,
             };
+            if let CallError::Refused(refusal) = &error {
+                self.shared.inbound.refused(self.node, refusal);
+            }
             self.shut(&error);
             tokio::select! {
                 biased;

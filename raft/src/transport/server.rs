@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::answers::Answers;
-use super::api::{Kind, Lane, RemoteError, Request, StreamOpen};
+use super::api::{CallError, Kind, Lane, RemoteError, Request, StreamOpen};
 use super::connection::Connection;
 use super::dial::{HELLO_BYTES, one_frame, read_frame};
 use super::node::Shared;
@@ -180,6 +180,9 @@ impl Door {
         };
         if let End::Malformed(error) = side.streams(purpose, connection).await {
             malformed(node, connection, &error);
+        }
+        if let Some(CallError::Refused(refusal)) = connection.end() {
+            self.shared.inbound.refused(node, &refusal);
         }
     }
 }

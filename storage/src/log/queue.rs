@@ -1,6 +1,7 @@
 //! What waits for the writer: one queue for all groups, bounded by operations and by bytes.
 //!
-//! Only what somebody waits for wakes the writer. Purges and committed marks are lazy: they ride on the next batch.
+//! Only what somebody waits for wakes the writer. Purges and committed marks are lazy: they ride on the next batch, unless
+//! somebody was refused who needs the room that they make.
 //! The lock of a group may be held when the queue's is taken, never the other way round.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -89,6 +90,15 @@ impl Queue {
             self.wake();
         }
         Ok(())
+    }
+
+    /// Somebody was refused for want of room: what is lazy may make some, and is not to wait for a batch that may never come.
+    pub(crate) fn hurry(&self) {
+        let mut state = self.state.lock();
+        if !state.ops.is_empty() && !state.urgent {
+            state.urgent = true;
+            self.wake();
+        }
     }
 
     /// Remembers a committed mark for the next batch.

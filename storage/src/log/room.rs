@@ -56,7 +56,11 @@ impl Admission {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX / 4);
         let bytes = bytes + u64::from(BLOCK + HEADER + RECORD);
         let margin = u64::from(shared.config.segment_bytes / 4);
-        shared.room.take(bytes, margin).then(|| Self {
+        if !shared.room.take(bytes, margin) {
+            shared.queue.hurry();
+            return None;
+        }
+        Some(Self {
             shared: Arc::clone(shared),
             bytes,
         })

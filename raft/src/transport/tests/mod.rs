@@ -47,6 +47,7 @@ struct Handlers {
     refusing: Mutex<Option<Refusal>>,
     unwelcome: Mutex<Option<Refusal>>,
     greeted: Mutex<Vec<Bytes>>,
+    refused: Mutex<Vec<(NodeId, Refusal)>>,
     tasks: TaskTracker,
 }
 
@@ -95,6 +96,10 @@ impl Inbound for Handlers {
     fn welcome(&self, _from: NodeId, welcome: Bytes) -> Result<(), Refusal> {
         self.greeted.lock().push(welcome);
         self.unwelcome.lock().clone().map_or(Ok(()), Err)
+    }
+
+    fn refused(&self, peer: NodeId, refusal: &Refusal) {
+        self.refused.lock().push((peer, refusal.clone()));
     }
 
     fn join(&self, from: Option<NodeId>, request: Bytes, reply: Reply) {

@@ -89,7 +89,7 @@ async fn greetings_reach_the_other_side_both_ways() {
 
 #[tokio::test]
 async fn a_refused_node_hears_why_on_every_lane() {
-    let (_one, two, peer) = pair();
+    let (one, two, peer) = pair();
     let refusal = Refusal {
         code: 7,
         reason: "an old disk".to_owned(),
@@ -110,6 +110,8 @@ async fn a_refused_node_hears_why_on_every_lane() {
         CallError::Refused(refusal)
     );
     assert!(two.handlers.seen.lock().is_empty());
+    let told = one.handlers.refused.lock();
+    assert!(told.iter().any(|(by, _)| *by == NodeId(2)));
 }
 
 #[tokio::test]
@@ -121,8 +123,13 @@ async fn a_dialer_refuses_a_peer_that_greets_wrongly() {
     };
     *one.handlers.unwelcome.lock() = Some(refusal.clone());
     let error = peer.call(call(Lane::Data, ECHO, "")).await.unwrap_err();
-    assert_eq!(error, CallError::Refused(refusal));
+    assert_eq!(error, CallError::Refused(refusal.clone()));
     assert!(two.handlers.seen.lock().is_empty());
+    // The one that was dialed hears of it too, although it has asked nothing.
+    until("it is told", || {
+        two.handlers.refused.lock().first() == Some(&(NodeId(1), refusal.clone()))
+    })
+    .await;
 }
 
 #[tokio::test]

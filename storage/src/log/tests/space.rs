@@ -170,6 +170,33 @@ fn what_a_nearly_full_log_admits_never_waits() {
 }
 
 #[test]
+fn a_refusal_makes_the_purges_be_written_that_wait() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig {
+        max_segments: 4,
+        ..small()
+    };
+    let (engine, mut writer, _) = open(&disk, config);
+    let log = engine.group(1);
+    let mut next = 0;
+    while log.admit(12_000).is_some() {
+        log.append(entries(1, next..next + 1, 3000), ignore());
+        next += 1;
+        assert!(matches!(writer.work(), Turn::Idle(_)));
+        assert!(next < 100, "the log is nearly full");
+    }
+    assert!(!log.no_room() && log.admit(100).is_some(), "nearly");
+    let batches = || engine.stats().batches;
+    let before = batches();
+    log.purge(id(1, next - 1));
+    assert!(matches!(writer.work(), Turn::Idle(_)));
+    assert_eq!(batches(), before, "nobody needs it yet");
+    assert!(log.admit(12_000).is_none());
+    assert!(matches!(writer.work(), Turn::Idle(_)));
+    assert!(log.admit(12_000).is_some(), "nothing else was written");
+}
+
+#[test]
 fn a_promise_of_room_counts_until_it_is_dropped() {
     let disk = SimDisk::new(1);
     let config = LogConfig {
