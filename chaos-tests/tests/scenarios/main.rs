@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "the figures of a run are its result")]
 
+mod own;
 mod play;
 mod rig_itself;
 mod s01_power_cut_of_all_nodes_under_load;
@@ -13,6 +14,7 @@ mod s03_leader_paused_beyond_its_lease;
 mod s04_minority_and_majority;
 mod s05_deaf_mute_partial_ring;
 mod s08_sync_fails_or_lies;
+mod s09_disk_full;
 mod s10_slow_disk_or_processor;
 mod s12_wiped_or_old_disk;
 mod s13_wall_clocks_jump;
