@@ -14,6 +14,7 @@ mod s03_leader_paused_beyond_its_lease;
 mod s04_minority_and_majority;
 mod s05_deaf_mute_partial_ring;
 mod s06_log_flipped_deleted_torn;
+mod s07_state_flipped;
 mod s08_sync_fails_or_lies;
 mod s09_disk_full;
 mod s10_slow_disk_or_processor;
