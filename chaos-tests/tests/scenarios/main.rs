@@ -21,6 +21,7 @@ mod s10_slow_disk_or_processor;
 mod s12_wiped_or_old_disk;
 mod s13_wall_clocks_jump;
 mod s14_all_links_lossy;
+mod s15_snapshot_interrupted;
 
 /// The nodes' program, as this package builds it.
 const PSPD: &str = env!("CARGO_BIN_EXE_victim");
