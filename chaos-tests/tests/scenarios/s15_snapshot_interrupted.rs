@@ -27,11 +27,13 @@ use crate::play::Play;
 /// Bytes of a session that is made while the node is away, and what an entry has of them at the least, compressed as it is.
 const BYTES: usize = 16_000;
 const IN_LOG: u64 = 8_000;
-/// Sessions made at a time, and between two looks at the logs.
+/// Sessions made at a time, bytes of a shard's log after which there are enough, and within what it is purged then.
 const AT_ONCE: usize = 6;
-const BETWEEN_LOOKS: usize = 60;
-/// Most of them, and within what the logs are purged after them.
-const MOST: usize = 4000;
+const ENOUGH: u64 = 2_000_000;
+const PURGED_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of a log that is cut, and within what one that is to be cut was.
+const CUT: u64 = 1 << 20;
+const SETTLES: Duration = Duration::from_millis(1500);
 /// Bytes a second to the node while snapshots come, and what waits at most for that.
 const RATE: u64 = 2_000_000;
 const QUEUE: u64 = 64 << 10;
@@ -98,25 +100,28 @@ async fn last_indexes(play: &Play, node: usize) -> BTreeMap<String, u64> {
     shards.map(|it| (it.group, it.last_index)).collect()
 }
 
-/// Makes sessions until no log of these nodes has all entries since then; what their snapshots reach to.
+/// Makes sessions until each shard has much more than its log keeps, and waits until no log of these nodes has all of it; what their
+/// snapshots reach to.
 async fn until_purged(play: &Play, own: &Own, nodes: [usize; 2]) -> BTreeMap<String, u64> {
     let mut written: BTreeMap<String, u64> = BTreeMap::new();
-    for _ in 0..MOST / BETWEEN_LOOKS {
-        for _ in 0..BETWEEN_LOOKS / AT_ONCE {
-            let made = (0..AT_ONCE).map(|_| own.create(BYTES, None));
-            for (group, _) in join_all(made).await {
-                *written.entry(group).or_default() += IN_LOG;
-            }
-        }
-        if let Some(offered) = purged(play, &written, nodes).await {
-            println!("logs are purged after {written:?}");
-            return offered;
+    while written.len() < usize::from(DEFAULT_SHARDS)
+        || written.values().any(|bytes| *bytes < ENOUGH)
+    {
+        let made = (0..AT_ONCE).map(|_| own.create(BYTES, None));
+        for (group, _) in join_all(made).await {
+            *written.entry(group).or_default() += IN_LOG;
         }
     }
-    unreachable!("the logs are not purged after {written:?}");
+    let done = || async { purged(play, &written, nodes).await.is_some() };
+    play.rig.until("logs are purged", PURGED_WITHIN, done).await;
+    // A snapshot that is being taken takes the place of the one that is there.
+    play.scenario.until_passed(SETTLES).await;
+    println!("logs are purged after {written:?}");
+    let offered = purged(play, &written, nodes).await;
+    offered.expect("a little load does not fill a log")
 }
 
-/// If each log is shorter than what was written, its beginning is gone.
+/// If each log is shorter than what was written, its beginning is gone; and if none is to be cut now.
 async fn purged(
     play: &Play,
     written: &BTreeMap<String, u64>,
@@ -128,7 +133,7 @@ async fn purged(
             let Some(written) = written.get(&group.group) else {
                 continue;
             };
-            if group.log_bytes >= *written {
+            if group.log_bytes >= (*written).min(CUT) {
                 return None;
             }
             let least = offered.entry(group.group).or_insert(u64::MAX);
@@ -151,15 +156,22 @@ fn slow_link(node: usize) -> Links {
 
 /// Flips a file of a snapshot that a node is going to send: one that is not its state's, too.
 async fn flip_at_sender(play: &mut Play, sender: usize) {
-    let leaders = play.rig.target().leaders().await;
-    let led = leaders.into_iter().find(|(_, leader)| *leader == sender);
-    let (group, _) = led.expect("each of two nodes leads");
+    let status = play.rig.target().status(sender).await.expect("it answers");
+    let meta = GroupId::Meta.to_string();
+    let led = status.groups.into_iter();
+    let led = led.filter(|it| it.leader == Some(status.node) && it.group != meta);
+    // The one that is cut last of them: its snapshot stays the newest.
+    let chosen = led.min_by_key(|it| it.log_bytes);
+    let group = chosen.expect("each of two nodes leads").group;
     let mut files = play.rig.disk(sender).files(&format!("{DATA}/groups"), "");
     files.retain(|path| {
         let text = path.to_string_lossy();
         is_of(path, &group) && text.contains("/snapshot-") && text.contains("/MANIFEST-")
     });
-    let file = files.last().expect("it has a snapshot").clone();
+    let newest = files
+        .into_iter()
+        .max_by_key(|path| fs::metadata(path).and_then(|found| found.modified()).ok());
+    let file = newest.expect("it has a snapshot");
     let offset = play.random.random_range(0..size(&file));
     let mut rot = Rot {
         node: sender,
