@@ -4,6 +4,7 @@
 //! Whoever reads gets what was written or an error, never anything else: the checkers know each byte. The replica is rebuilt from
 //! another node by itself, and a scrub finds what no read would have found.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,13 +17,14 @@ use chaos_tests::scenario::Rules;
 use chaos_tests::workload::Mix;
 use futures::future::join_all;
 use model::id::GroupId;
+use model::limits::DEFAULT_SHARDS;
 use rand::Rng as _;
 
 use crate::own::Own;
 use crate::play::Play;
 
-/// Sessions that nobody changes, and bytes of each: enough for each shard's log to be cut, so that its state is in tables.
-const COLD: usize = 60;
+/// Sessions of each shard that nobody changes, and bytes of each: enough for its log to be cut, so that its state is in tables.
+const COLD: usize = 9;
 const COLD_BYTES: usize = 200_000;
 /// Sessions created or read at a time.
 const AT_ONCE: usize = 4;
@@ -128,9 +130,13 @@ async fn flipped_and_scrubbed(play: &mut Play, node: usize) {
 /// Makes the cold sessions, and waits until they are in tables and values on every node, and in the log of none.
 async fn store_cold(play: &Play, own: &Own) -> Vec<String> {
     let mut cold = Vec::new();
-    for _ in 0..COLD / AT_ONCE {
+    let mut of_shard: BTreeMap<String, usize> = BTreeMap::new();
+    while of_shard.len() < usize::from(DEFAULT_SHARDS) || of_shard.values().any(|it| *it < COLD) {
         let made = (0..AT_ONCE).map(|_| own.create(COLD_BYTES, None));
-        cold.extend(join_all(made).await.into_iter().map(|(_, session)| session));
+        for (group, session) in join_all(made).await {
+            *of_shard.entry(group).or_default() += 1;
+            cold.push(session);
+        }
     }
     let target = play.rig.target();
     let stored = || async {

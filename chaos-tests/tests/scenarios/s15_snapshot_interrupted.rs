@@ -34,6 +34,8 @@ const PURGED_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of a log that is cut, and within what one that is to be cut was.
 const CUT: u64 = 1 << 20;
 const SETTLES: Duration = Duration::from_millis(1500);
+/// How often it is looked whether all are.
+const LOOKS: usize = 5;
 /// Bytes a second to the node while snapshots come, and what waits at most for that.
 const RATE: u64 = 2_000_000;
 const QUEUE: u64 = 64 << 10;
@@ -113,12 +115,16 @@ async fn until_purged(play: &Play, own: &Own, nodes: [usize; 2]) -> BTreeMap<Str
         }
     }
     let done = || async { purged(play, &written, nodes).await.is_some() };
-    play.rig.until("logs are purged", PURGED_WITHIN, done).await;
-    // A snapshot that is being taken takes the place of the one that is there.
-    play.scenario.until_passed(SETTLES).await;
-    println!("logs are purged after {written:?}");
-    let offered = purged(play, &written, nodes).await;
-    offered.expect("a little load does not fill a log")
+    for _ in 0..LOOKS {
+        play.rig.until("logs are purged", PURGED_WITHIN, done).await;
+        // A snapshot that is being taken takes the place of the one that is there.
+        play.scenario.until_passed(SETTLES).await;
+        if let Some(offered) = purged(play, &written, nodes).await {
+            println!("logs are purged after {written:?}");
+            return offered;
+        }
+    }
+    unreachable!("the logs are cut again and again");
 }
 
 /// If each log is shorter than what was written, its beginning is gone; and if none is to be cut now.
