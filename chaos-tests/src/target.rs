@@ -46,6 +46,12 @@ impl Target {
         request.send().await.ok()?.text().await.ok()
     }
 
+    /// A metric of a node, the sum over its labels, if it answers and has one.
+    pub async fn metric(&self, position: usize, name: &str) -> Option<f64> {
+        let page = self.admin_page(position, "/metrics").await?;
+        sum(&page, name)
+    }
+
     /// Which position leads which shard group: what the leaders themselves say, the one with the highest term.
     pub async fn leaders(&self) -> BTreeMap<String, usize> {
         let mut leaders: BTreeMap<String, (u64, usize)> = BTreeMap::new();
@@ -76,5 +82,27 @@ impl Target {
             }
         }
         None
+    }
+}
+
+fn sum(page: &str, name: &str) -> Option<f64> {
+    let values = page.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let found = series.split('{').next() == Some(name);
+        found.then(|| value.parse::<f64>().ok()).flatten()
+    });
+    values.reduce(|all, one| all + one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_the_sum_over_its_labels_and_of_no_longer_name() {
+        let page = "# TYPE a counter\na 2\nb{x=\"1\"} 1.5\nb{x=\"2\"} 2\nab 7\n";
+        assert_eq!(sum(page, "a"), Some(2.0));
+        assert_eq!(sum(page, "b"), Some(3.5));
+        assert_eq!(sum(page, "c"), None);
     }
 }

@@ -199,6 +199,9 @@ fn tracer_of(pid: i32, thread: i32) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
+/// Bytes that may be free on a full disk on top: what the node itself gave back since, of files that it has replaced.
+const GIVEN_BACK: u64 = 16 << 20;
+
 /// A disk with no more room than `leave` bytes. Healed by giving the room back.
 #[derive(Clone, Debug)]
 pub struct Full {
@@ -219,8 +222,7 @@ impl Fault for Full {
 
     fn met(&mut self, rig: &Rig) -> Injected {
         match rig.disk(self.node).free() {
-            // Some of what was left is for the file system's own blocks.
-            Ok(free) => Injected::when(free <= self.leave.saturating_add(1 << 20), || {
+            Ok(free) => Injected::when(free <= self.leave.saturating_add(GIVEN_BACK), || {
                 format!("{free} bytes are free")
             }),
             Err(why) => Injected::Indeterminate(why),

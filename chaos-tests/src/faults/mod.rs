@@ -9,6 +9,7 @@
 //! | [`network`] | cut, deaf, mute, partial, ring, lossy: any link in any direction |
 //! | [`process`] | killed, power cut, paused, frozen |
 //! | [`disk`] | syncs that fail, wait or lie; full, flipped, wiped, old |
+//! | [`log`] | a log that is flipped, gone or torn |
 //! | [`pressure`] | little processor time, few writes a second |
 //! | [`clock`] | a wall clock that jumps |
 
@@ -19,6 +20,7 @@ use crate::rig::Rig;
 pub mod clock;
 pub mod disk;
 mod group;
+pub mod log;
 pub mod network;
 pub mod pressure;
 pub mod process;

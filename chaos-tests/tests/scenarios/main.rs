@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "the figures of a run are its result")]
 
+mod own;
 mod play;
 mod rig_itself;
 mod s01_power_cut_of_all_nodes_under_load;
@@ -12,11 +13,15 @@ mod s02_leader_killed_every_two_seconds;
 mod s03_leader_paused_beyond_its_lease;
 mod s04_minority_and_majority;
 mod s05_deaf_mute_partial_ring;
+mod s06_log_flipped_deleted_torn;
+mod s07_state_flipped;
 mod s08_sync_fails_or_lies;
+mod s09_disk_full;
 mod s10_slow_disk_or_processor;
 mod s12_wiped_or_old_disk;
 mod s13_wall_clocks_jump;
 mod s14_all_links_lossy;
+mod s15_snapshot_interrupted;
 
 /// The nodes' program, as this package builds it.
 const PSPD: &str = env!("CARGO_BIN_EXE_victim");

@@ -74,6 +74,12 @@ impl Play {
         leaders.values().filter(|leader| **leader == node).count()
     }
 
+    /// A metric of a node; zero while it does not answer.
+    pub(crate) async fn metric(&self, node: usize, name: &str) -> f64 {
+        let found = self.rig.target().metric(node, name).await;
+        found.unwrap_or(0.0)
+    }
+
     /// Waits until every node is ready and every shard has a leader; how long it took.
     ///
     /// # Panics
