@@ -160,7 +160,8 @@ pub(crate) async fn barrier(
     reads: &Arc<PeerReads>,
     deadline: Instant,
 ) -> Result<(), BarrierError> {
-    if replica.leased_index().is_some() {
+    let leased = replica.leased_index();
+    if leased.is_some_and(|index| replica.has_applied(index)) {
         return Ok(());
     }
     let mut roles = replica.roles();

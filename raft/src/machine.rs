@@ -9,6 +9,7 @@
 //! No commit here is synced: what is committed is in the log of a quorum, and is applied again after a restart.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ type Item = (Entry, Option<ApplyResponder<Types>>);
 pub(crate) struct Progress {
     applied: Mutex<Option<LogId>>,
     index: watch::Sender<u64>,
+    shown: AtomicU64,
     log_time: Mutex<UnixMillis>,
     meta: watch::Sender<Arc<MetaState>>,
     /// What was found damaged when an entry was applied: the group has stopped because of it.
@@ -71,6 +73,17 @@ impl Progress {
         self.index.subscribe()
     }
 
+    /// From now on a reader may see entries up to this index: raised before they are applied here, and by a leader also before
+    /// it tells anybody that they are committed.
+    pub(crate) fn show(&self, index: u64) {
+        self.shown.fetch_max(index, Ordering::AcqRel);
+    }
+
+    /// Up to where a reader may have seen entries, here or, on a leader, anywhere: it may be more than is applied here.
+    pub(crate) fn shown(&self) -> u64 {
+        self.shown.load(Ordering::Acquire)
+    }
+
     /// The log time of the last entry applied.
     pub(crate) fn log_time(&self) -> UnixMillis {
         *self.log_time.lock()
@@ -82,6 +95,7 @@ impl Progress {
     }
 
     fn set(&self, applied: Option<LogId>, log_time: UnixMillis) {
+        self.show(applied.map_or(0, |id| id.index));
         *self.applied.lock() = applied;
         {
             let mut time = self.log_time.lock();
@@ -131,6 +145,7 @@ impl Machine {
             progress: Arc::new(Progress {
                 applied: Mutex::new(None),
                 index: watch::Sender::new(0),
+                shown: AtomicU64::new(0),
                 log_time: Mutex::new(UnixMillis(0)),
                 meta: watch::Sender::new(Arc::default()),
                 damage: OnceLock::new(),
@@ -177,6 +192,7 @@ impl Machine {
             apply_entry(&mut txn, entry, &mut effects)
                 .map_err(|error| self.failed(&error.into()))?;
         }
+        self.progress.show(effects.applied.map_or(0, |id| id.index));
         let membership = effects.membership.as_ref().unwrap_or(&self.membership);
         let mark = message::encode_mark(effects.applied.as_ref(), membership);
         while let Err(error) = tablet.commit(&txn, &mark) {

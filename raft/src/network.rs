@@ -5,10 +5,13 @@
 //! answer, since nothing keeps their order. Heartbeats and votes have the control lane. Failures are never
 //! turned into answers: what was not sent is `Unreachable` (openraft backs off), what was sent and lost is `Network`.
 //!
+//! What a leader says to be committed, a follower applies and shows: so it is noted before it is sent ([`Progress::show`]).
+//!
 //! No retries here: openraft makes them.
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +27,7 @@ use openraft::raft::{
 };
 
 use crate::kinds;
+use crate::machine::Progress;
 use crate::message;
 use crate::snapshot::{self, Offer, SnapshotData};
 use crate::transport::{Call, CallError, Kind, Lane, Peer, ReplyFuture, StreamOpen, Transport};
@@ -43,17 +47,23 @@ const BULK_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) struct Network {
     transport: Transport,
     group: GroupId,
+    progress: Arc<Progress>,
 }
 
 impl Network {
-    pub(crate) const fn new(transport: Transport, group: GroupId) -> Self {
-        Self { transport, group }
+    pub(crate) const fn new(transport: Transport, group: GroupId, progress: Arc<Progress>) -> Self {
+        Self {
+            transport,
+            group,
+            progress,
+        }
     }
 
     fn link(&self, target: u64, lane: Lane) -> Link {
         Link {
             peer: self.transport.peer(NodeId(target)),
             group: self.group,
+            progress: Arc::clone(&self.progress),
             lane,
         }
     }
@@ -75,6 +85,7 @@ impl RaftNetworkFactory<Types> for Network {
 pub(crate) struct Link {
     peer: Peer,
     group: GroupId,
+    progress: Arc<Progress>,
     /// Of appends; votes always go over the control lane.
     lane: Lane,
 }
@@ -97,6 +108,9 @@ impl Link {
         bulk: bool,
         option: &RPCOption,
     ) -> Result<Sent, RpcError> {
+        if let Some(committed) = request.leader_commit {
+            self.progress.show(committed.index);
+        }
         let body = message::encode_append(request);
         let (lane, timeout) = match self.lane {
             // A heartbeat that is late is worth nothing.

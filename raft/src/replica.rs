@@ -238,10 +238,15 @@ impl Replica {
         answer.unwrap_or(Err(NoIndex::Stopped))
     }
 
-    /// The read index, if the lease gives it at once: all that this leader acknowledged is applied here.
+    /// The read index, if the lease gives it at once: up to where anybody may have seen entries. What is applied here would not do: a
+    /// follower may have applied, and shown, what this leader has committed and is still to apply.
     pub(crate) fn leased_index(&self) -> Option<u64> {
-        self.has_lease()
-            .then(|| *self.parts.progress.index().borrow())
+        self.has_lease().then(|| self.parts.progress.shown())
+    }
+
+    /// Whether all up to `index` is applied here.
+    pub(crate) fn has_applied(&self, index: u64) -> bool {
+        *self.parts.progress.index().borrow() >= index
     }
 
     /// Waits until `index` is applied; says whether it was in time.

@@ -285,7 +285,10 @@ impl World {
     }
 
     fn disk(&mut self, fault: Fault) -> bool {
-        let Some(node) = self.victim() else {
+        let group = self.any_shard();
+        // What a leader's slow disk shows, others' do not.
+        let leader = self.leader(group).filter(|_| fault == SlowDisk);
+        let Some(node) = leader.or_else(|| self.victim()) else {
             return false;
         };
         let skip = self.dice.random_range(0..6);
@@ -300,7 +303,10 @@ impl World {
         };
         let disk = if on_own { &machine.own } else { &machine.log };
         match fault {
-            SlowDisk => machine.pace.set(slow..=slow * 2),
+            SlowDisk => {
+                machine.pace.set(slow..=slow * 2);
+                machine.state.set_stalled(true);
+            }
             StalledDisk => machine
                 .pace
                 .stall(Instant::now() + Duration::from_millis(stall)),

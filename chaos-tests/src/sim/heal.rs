@@ -60,6 +60,7 @@ impl World {
                 machine.log.end_faults();
                 machine.own.end_faults();
                 machine.set_full(false);
+                machine.state.set_stalled(false);
                 if !machine.is_running() && !self.expects(&Todo::Start(node)) {
                     self.after(0, Todo::Start(node));
                 }

@@ -264,6 +264,8 @@ impl Machine {
         self.own = next(&self.own);
         // Its state is not synced when it is written, so that a kill takes of it what a power cut does.
         self.state.crash();
+        // A start applies what the log has, and is waited for.
+        self.state.set_stalled(false);
         let Some(running) = self.running.take() else {
             return;
         };
@@ -279,6 +281,7 @@ impl Machine {
         let Some(running) = self.running.take() else {
             return;
         };
+        self.state.set_stalled(false);
         lab.doors.lock().remove(&self.node);
         running.dead.cancel();
         running.service.close();

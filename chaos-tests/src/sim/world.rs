@@ -329,6 +329,7 @@ impl World {
                 if let Some(machine) = self.machines.get_mut(&node) {
                     machine.pace.set(sync);
                     machine.set_full(false);
+                    machine.state.set_stalled(false);
                 }
             }
             Todo::Clock(node) => {

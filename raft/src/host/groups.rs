@@ -219,7 +219,7 @@ pub(super) async fn assemble(
         return Err(damaged("the state is behind its log".to_owned()));
     }
     let progress = machine.progress();
-    let network = Network::new(inner.transport().clone(), group);
+    let network = Network::new(inner.transport().clone(), group, Arc::clone(&progress));
     let log_store = LogStore::new(log.clone());
     let raft = Raft::new(inner.me.0, Arc::new(config), network, log_store, machine)
         .await

@@ -175,6 +175,42 @@ async fn a_leader_that_is_cut_off_answers_no_read_once_another_leads() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_does_not_hide_what_a_follower_has_shown() {
+    let mut cluster = Cluster::started(19, 3, 1).await;
+    let group = shard(0);
+    cluster.write(group, 1, b"old").await;
+    let leader = cluster.wait_leader(group).await;
+    let leads = cluster.group(leader, group);
+    // It commits, and cannot apply.
+    cluster.state_disk(leader).set_stalled(true);
+    let proposed = {
+        let leads = cluster.group(leader, group);
+        tokio::spawn(async move { write(&*leads, 2, b"new").await })
+    };
+    let followers: Vec<_> = others(leader)
+        .into_iter()
+        .map(|node| cluster.group(node, group))
+        .collect();
+    cluster
+        .until("a follower shows it", |_| {
+            read(&*followers[0], 2).as_deref() == Some(&b"new"[..])
+        })
+        .await;
+    let early = leads.barrier(Duration::from_millis(300)).await;
+    assert!(early.is_err(), "it has not applied what was read there");
+    for follower in followers {
+        follower.barrier(BARRIER).await.unwrap();
+        assert_eq!(read(&*follower, 2).as_deref(), Some(&b"new"[..]));
+    }
+    cluster.state_disk(leader).set_stalled(false);
+    leads.barrier(BARRIER).await.unwrap();
+    assert_eq!(read(&*leads, 2).as_deref(), Some(&b"new"[..]));
+    // Its client may have given up.
+    drop(proposed.await.unwrap());
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_far_behind_gets_a_snapshot() {
     let mut cluster = Cluster::new(7, 3, 1);
     cluster.tuning.log_bytes = 256 << 10;

@@ -38,10 +38,18 @@ pub struct MemoryDisk(Arc<Disk>);
 
 #[derive(Debug, Default)]
 struct Disk {
-    odometer: Odometer,
+    common: Common,
     full: AtomicBool,
     refused: AtomicU64,
     groups: Mutex<BTreeMap<u32, Arc<Group>>>,
+}
+
+/// What all tablets of a disk share.
+#[derive(Clone, Debug, Default)]
+struct Common {
+    odometer: Odometer,
+    /// Nothing is committed for now.
+    stalled: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -55,8 +63,8 @@ struct Group {
 
 impl Group {
     /// What a crash leaves of it.
-    fn durable_copy(&self, odometer: &Odometer) -> Self {
-        let tablet = self.tablet.read().durable_copy(odometer);
+    fn durable_copy(&self, common: &Common) -> Self {
+        let tablet = self.tablet.read().durable_copy(common);
         let snapshot = self.snapshot.lock().as_ref().map(|(manifest, files)| {
             let files = files.lock().clone();
             (manifest.clone(), Arc::new(Mutex::new(files)))
@@ -78,7 +86,7 @@ impl MemoryDisk {
     /// snapshotted or installed through it from now on is lost.
     pub fn crash(&self) {
         for group in self.0.groups.lock().values_mut() {
-            let durable = group.durable_copy(&self.0.odometer);
+            let durable = group.durable_copy(&self.0.common);
             *group = Arc::new(durable);
         }
     }
@@ -88,7 +96,7 @@ impl MemoryDisk {
     pub fn image(&self) -> Self {
         let image = Self::default();
         for (number, group) in &*self.0.groups.lock() {
-            let durable = group.durable_copy(&image.0.odometer);
+            let durable = group.durable_copy(&image.0.common);
             image.0.groups.lock().insert(*number, Arc::new(durable));
         }
         image
@@ -97,6 +105,11 @@ impl MemoryDisk {
     /// From now on there is no room for a snapshot, or there is again.
     pub fn set_full(&self, full: bool) {
         self.0.full.store(full, Ordering::Relaxed);
+    }
+
+    /// From now on commits find the disk full, as when what is in memory cannot be written out, or they do so no more.
+    pub fn set_stalled(&self, stalled: bool) {
+        self.0.common.stalled.store(stalled, Ordering::Relaxed);
     }
 
     /// How often there was no room.
@@ -135,8 +148,8 @@ impl MemoryDisk {
     pub(crate) fn open(&self, number: u32) -> (MemoryHome, Option<(u64, Snapshot)>) {
         let mut groups = self.0.groups.lock();
         let group = groups.entry(number).or_insert_with(|| {
-            let odometer = self.0.odometer.clone();
-            let tablet = MemoryTablet::new(number, odometer, Contents::default());
+            let common = self.0.common.clone();
+            let tablet = MemoryTablet::new(number, common, Contents::default());
             Arc::new(Group {
                 number,
                 tablet: RwLock::new(Arc::new(tablet)),
@@ -241,8 +254,8 @@ impl Home for MemoryHome {
     ) -> Result<(u64, Snapshot), TabletError> {
         self.disk.room_for("an installation")?;
         let (file, dump, contents) = self.arrived(manifest, staging)?;
-        let odometer = self.disk.0.odometer.clone();
-        let tablet = MemoryTablet::new(self.group.number, odometer, contents);
+        let common = self.disk.0.common.clone();
+        let tablet = MemoryTablet::new(self.group.number, common, contents);
         let files = MemoryFiles::default();
         files.lock().insert(file.name.clone(), dump);
         *self.group.snapshot.lock() = Some((manifest.clone(), Arc::clone(&files)));
@@ -262,6 +275,7 @@ impl Home for MemoryHome {
 /// A tablet in memory.
 struct MemoryTablet {
     group: u32,
+    stalled: Arc<AtomicBool>,
     shared: Arc<RwLock<Shared>>,
 }
 
@@ -302,7 +316,7 @@ impl std::fmt::Debug for MemoryTablet {
 }
 
 impl MemoryTablet {
-    fn new(group: u32, odometer: Odometer, contents: Contents) -> Self {
+    fn new(group: u32, common: Common, contents: Contents) -> Self {
         let values = contents
             .values
             .into_iter()
@@ -311,7 +325,7 @@ impl MemoryTablet {
             values: values.collect(),
             now: 0,
             applied: contents.applied.clone(),
-            ledger: Ledger::new(odometer, 0),
+            ledger: Ledger::new(common.odometer, 0),
             flushed: Flushed {
                 applied: contents.applied,
                 ..Flushed::default()
@@ -322,6 +336,7 @@ impl MemoryTablet {
         };
         Self {
             group,
+            stalled: common.stalled,
             shared: Arc::new(RwLock::new(shared)),
         }
     }
@@ -340,7 +355,7 @@ impl MemoryTablet {
         (Arc::new(view), moment)
     }
 
-    fn durable_copy(&self, odometer: &Odometer) -> Self {
+    fn durable_copy(&self, common: &Common) -> Self {
         let shared = self.shared.read();
         let values = shared
             .values
@@ -350,7 +365,7 @@ impl MemoryTablet {
             values: values.collect(),
             applied: shared.flushed.applied.clone(),
         };
-        let copy = Self::new(self.group, odometer.clone(), contents);
+        let copy = Self::new(self.group, common.clone(), contents);
         copy.shared.write().bad.clone_from(&shared.bad);
         copy
     }
@@ -394,6 +409,10 @@ impl Tablet for MemoryTablet {
         let shared = &mut *self.shared.write();
         if txn.generation() != shared.now {
             return Err(TabletError::Conflict);
+        }
+        if self.stalled.load(Ordering::Relaxed) {
+            let what = "a commit".to_owned();
+            return Err(TabletError::DiskFull { what });
         }
         let horizon = shared.horizon();
         shared.now += 1;
