@@ -6,6 +6,7 @@ use model::id::NodeId;
 use model::shard::Command;
 use model::time::Clock as _;
 use storage::disk::CrashKeeps;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::log_time::ClusterClock;
@@ -183,10 +184,11 @@ async fn a_leader_does_not_hide_what_a_follower_has_shown() {
     let leads = cluster.group(leader, group);
     // It commits, and cannot apply.
     cluster.state_disk(leader).set_stalled(true);
-    let proposed = {
+    let mut proposed = JoinSet::new();
+    {
         let leads = cluster.group(leader, group);
-        tokio::spawn(async move { write(&*leads, 2, b"new").await })
-    };
+        proposed.spawn(async move { write(&*leads, 2, b"new").await });
+    }
     let followers: Vec<_> = others(leader)
         .into_iter()
         .map(|node| cluster.group(node, group))
@@ -206,7 +208,7 @@ async fn a_leader_does_not_hide_what_a_follower_has_shown() {
     leads.barrier(BARRIER).await.unwrap();
     assert_eq!(read(&*leads, 2).as_deref(), Some(&b"new"[..]));
     // Its client may have given up.
-    drop(proposed.await.unwrap());
+    drop(proposed.join_next().await);
     cluster.stop_all().await;
 }
 
