@@ -34,7 +34,8 @@ async fn leadership_leaves_a_sick_node() {
     let seed = crate::seed("10");
     let config = RigConfig::new(crate::PSPD, seed);
     let mix = Mix {
-        rate: 100,
+        // A tenth of a processor is to be too little.
+        rate: 250,
         large_percent: 0,
         ..Mix::new(seed)
     };

@@ -171,9 +171,11 @@ impl Inner {
         if self.stop.is_cancelled() {
             return;
         }
-        tracing::error!(%reason, "the node cannot go on");
         self.fatal.send_if_modified(|fatal| {
             let first = fatal.is_none();
+            if first {
+                tracing::error!(%reason, "the node cannot go on");
+            }
             fatal.get_or_insert(reason);
             first
         });
