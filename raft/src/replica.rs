@@ -277,7 +277,9 @@ impl Replica {
 
     /// How old this replica's view may be.
     pub(crate) fn staleness(&self) -> Option<Duration> {
-        if self.has_lease() {
+        // A leader that is still to apply what others have shown is behind them.
+        let leased = self.leased_index();
+        if leased.is_some_and(|index| self.has_applied(index)) {
             return Some(Duration::ZERO);
         }
         let mut freshness = self.freshness.lock();
