@@ -73,6 +73,11 @@ impl Progress {
         self.index.subscribe()
     }
 
+    /// The applied index, now.
+    pub(crate) fn applied_index(&self) -> u64 {
+        *self.index.borrow()
+    }
+
     /// From now on a reader may see entries up to this index: raised before they are applied here, and by a leader also before
     /// it tells anybody that they are committed.
     pub(crate) fn show(&self, index: u64) {

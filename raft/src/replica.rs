@@ -246,7 +246,7 @@ impl Replica {
 
     /// Whether all up to `index` is applied here.
     pub(crate) fn has_applied(&self, index: u64) -> bool {
-        *self.parts.progress.index().borrow() >= index
+        self.parts.progress.applied_index() >= index
     }
 
     /// Waits until `index` is applied; says whether it was in time.
@@ -266,7 +266,7 @@ impl Replica {
     }
 
     fn settle(&self, freshness: &mut Freshness) {
-        let applied = *self.parts.progress.index().borrow();
+        let applied = self.parts.progress.applied_index();
         while let Some((sent, _)) = freshness
             .waiting
             .pop_front_if(|(_, index)| *index <= applied)

@@ -199,7 +199,9 @@ fn tracer_of(pid: i32, thread: i32) -> Option<String> {
     Some(line.trim().to_owned())
 }
 
-/// Bytes that may be free on a full disk on top: what the node itself gave back since, of files that it has replaced.
+/// Bytes that may be free on a disk that was just filled, on top of what is left: the file system's own blocks.
+const ON_TOP: u64 = 1 << 20;
+/// The same later: the node itself gives back files that it has replaced.
 const GIVEN_BACK: u64 = 16 << 20;
 
 /// A disk with no more room than `leave` bytes. Healed by giving the room back.
@@ -211,22 +213,28 @@ pub struct Full {
     pub leave: u64,
 }
 
+impl Full {
+    fn is_there(&self, rig: &Rig, on_top: u64) -> Injected {
+        match rig.disk(self.node).free() {
+            Ok(free) => Injected::when(free <= self.leave.saturating_add(on_top), || {
+                format!("{free} bytes are free")
+            }),
+            Err(why) => Injected::Indeterminate(why),
+        }
+    }
+}
+
 impl Fault for Full {
     fn label(&self) -> String {
         format!("node {}'s disk has {} bytes left", self.node, self.leave)
     }
 
     fn inject(&mut self, rig: &Rig) -> Injected {
-        Injected::of(rig.disk(self.node).fill(self.leave)).and(self.met(rig))
+        Injected::of(rig.disk(self.node).fill(self.leave)).and(self.is_there(rig, ON_TOP))
     }
 
     fn met(&mut self, rig: &Rig) -> Injected {
-        match rig.disk(self.node).free() {
-            Ok(free) => Injected::when(free <= self.leave.saturating_add(GIVEN_BACK), || {
-                format!("{free} bytes are free")
-            }),
-            Err(why) => Injected::Indeterminate(why),
-        }
+        self.is_there(rig, GIVEN_BACK)
     }
 
     fn heal(&mut self, rig: &Rig) -> Injected {

@@ -90,23 +90,19 @@ pub fn run(seed: u64, credentials: &Arc<Credentials>, keep: usize) -> Outcome {
     let plan = Plan::new(seed);
     let work = async {
         let lab = Lab::new(plan, Arc::clone(credentials), keep);
-        let mut world = World::new(&lab);
-        let result = play(&lab, &mut world).await;
+        let result = play(&lab).await;
         let violation = result.err().or_else(|| panics::seen().map(panicked));
         if let Some(violation) = &violation {
             lab.trace.say("failed", violation.to_string());
         }
-        let outcome = Outcome {
+        Outcome {
             plan: lab.plan.clone(),
             violation,
             trace: lab.trace.hash(),
             tail: lab.trace.tail(|_| true),
             coverage: lab.coverage.counts(),
             passed: lab.trace.now(),
-        };
-        // A node and its transport hold each other until it stops.
-        world.end().await;
-        outcome
+        }
     };
     // The run itself may panic too; then nothing of it is left to tell but that.
     let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(work)));
@@ -129,8 +125,9 @@ fn panicked(text: String) -> Violation {
     }
 }
 
-async fn play(lab: &Arc<Lab>, world: &mut World) -> Result<(), Violation> {
-    begin(lab, world).await?;
+async fn play(lab: &Arc<Lab>) -> Result<(), Violation> {
+    let mut world = World::new(lab);
+    begin(lab, &mut world).await?;
     let stop = CancellationToken::new();
     let pool = Pool::new(lab);
     let mut clients = JoinSet::new();

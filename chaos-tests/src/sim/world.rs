@@ -28,8 +28,6 @@ use super::plan::dice;
 
 /// Between two looks at all replicas.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a machine may take to stop when a run is over.
-const ENDS: Duration = Duration::from_secs(20);
 /// Of so many looks one looks at the states.
 const STATES: u64 = 8;
 /// Of so many looks one chooses places that may be damaged until the next.
@@ -247,15 +245,6 @@ impl World {
         if let Some(machine) = self.machines.get_mut(&node) {
             machine.kill(&lab, keeps);
             self.excused.remove(&node);
-        }
-    }
-
-    /// Stops what runs.
-    pub(super) async fn end(&mut self) {
-        let lab = Arc::clone(&self.lab);
-        for machine in self.machines.values_mut() {
-            // Its disk may hang; then it stays as it is.
-            let _late = tokio::time::timeout(ENDS, machine.stop(&lab)).await;
         }
     }
 

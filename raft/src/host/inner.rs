@@ -171,14 +171,15 @@ impl Inner {
         if self.stop.is_cancelled() {
             return;
         }
-        self.fatal.send_if_modified(|fatal| {
+        let text = reason.to_string();
+        let first = self.fatal.send_if_modified(|fatal| {
             let first = fatal.is_none();
-            if first {
-                tracing::error!(%reason, "the node cannot go on");
-            }
             fatal.get_or_insert(reason);
             first
         });
+        if first {
+            tracing::error!(reason = text, "the node cannot go on");
+        }
     }
 
     /// Tells the transport where the nodes are.
