@@ -51,7 +51,7 @@ fn the_same_seed_gives_the_same_trace() {
 
 /// Seeds beyond the first ones that found what was mended since, and what that was. A seed's course changes with the code, so that
 /// one of these may find something else by now: the bug's own test is where the bug was.
-const FOUND: [(u64, &str); 21] = [
+const FOUND: [(u64, &str); 23] = [
     (1, "nothing: it is the first"),
     (
         4499,
@@ -111,6 +111,11 @@ const FOUND: [(u64, &str); 21] = [
         "a clock that was wrong and one that is wrong now are taken for a majority",
     ),
     (4800, "a node that a dialer refused is not told"),
+    (
+        1638,
+        "the same, where the dialer is gone before all of the answer is sent",
+    ),
+    (1727, "the same"),
     (
         231,
         "a leader answers a read without what a follower has shown already",

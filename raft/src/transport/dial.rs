@@ -41,7 +41,7 @@ pub(super) async fn dial(
 }
 
 /// How long the reason of a close may come after the end of the stream.
-const LATE_REASON: std::time::Duration = std::time::Duration::from_millis(100);
+pub(super) const LATE_REASON: std::time::Duration = std::time::Duration::from_millis(100);
 
 async fn greet(
     shared: &Shared,

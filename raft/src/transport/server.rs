@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use super::answers::Answers;
 use super::api::{CallError, Kind, Lane, RemoteError, Request, StreamOpen};
 use super::connection::Connection;
-use super::dial::{HELLO_BYTES, one_frame, read_frame};
+use super::dial::{HELLO_BYTES, LATE_REASON, one_frame, read_frame};
 use super::node::Shared;
 use super::pool::CONTROL_PRIORITY;
 use super::quic::{BULK_WINDOW, Purpose, is_loopback};
@@ -167,7 +167,8 @@ impl Door {
         let purpose = match tokio::time::timeout(GREETING_TIME, greeting).await {
             Ok(Ok(purpose)) => purpose,
             Ok(Err(End::Malformed(error))) => return malformed(node, connection, &error),
-            Ok(Err(End::Gone)) => return,
+            // A dialer that does not like the answer may be gone before all of it is sent.
+            Ok(Err(End::Gone)) => return self.tell_refused(node, connection).await,
             Err(_elapsed) => return connection.close(codes::MALFORMED, b"no greeting"),
         };
         if purpose != Purpose::Main {
@@ -181,7 +182,14 @@ impl Door {
         if let End::Malformed(error) = side.streams(purpose, connection).await {
             malformed(node, connection, &error);
         }
-        if let Some(CallError::Refused(refusal)) = connection.end() {
+        self.tell_refused(node, connection).await;
+    }
+
+    /// Tells this node if the connection ended because its peer refuses it.
+    async fn tell_refused(&self, node: NodeId, connection: &Connection) {
+        // The end of a stream may be known before the reason for which the connection was closed.
+        let closed = tokio::time::timeout(LATE_REASON, connection.closed()).await;
+        if let Ok(CallError::Refused(refusal)) = closed {
             self.shared.inbound.refused(node, &refusal);
         }
     }
