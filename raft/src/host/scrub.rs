@@ -20,7 +20,7 @@ use model::time::UnixMillis;
 use storage::error::TabletError;
 use storage::log::{LogCursor, LogEngine};
 use storage::snapshot::Snapshot;
-use storage::state::{ScrubCursor, TabletStore};
+use storage::state::{ScrubCursor, Tablet, TabletStore};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -210,11 +210,29 @@ impl Pass {
 
     /// What it finds the tablet counts as well, and the keeper's next round has it rebuilt.
     async fn tablet(&self, opened: &Opened) -> bool {
-        let (group, store) = (opened.replica.parts.group, &opened.replica.parts.store);
+        let (group, store) = (opened.replica.parts.group, opened.replica.parts.store.clone());
+        let copy = match blocking(move || store.cold()).await {
+            Ok(Ok(copy)) => copy,
+            Ok(Err(error)) => {
+                tracing::error!(%group, %error, "state cannot be scrubbed");
+                if error.is_damage() {
+                    self.damaged(1);
+                }
+                return true;
+            }
+            Err(_panicked) => return true,
+        };
+        let whole = self.copy(group, &copy).await;
+        // It removes its files.
+        drop(blocking(move || drop(copy)).await);
+        whole
+    }
+
+    async fn copy(&self, group: GroupId, copy: &Arc<dyn Tablet>) -> bool {
         let mut cursor = ScrubCursor::default();
         loop {
-            let (store, most) = (store.clone(), self.step());
-            let work = blocking(move || store.current().scrub(&cursor, most));
+            let (copy, most) = (Arc::clone(copy), self.step());
+            let work = blocking(move || copy.scrub(&cursor, most));
             let step = match work.await {
                 Ok(Ok(step)) => step,
                 Ok(Err(error)) => {

@@ -6,6 +6,7 @@
 //!                              snapshot-N/    files/ of a checkpoint, and SNAPSHOT, its manifest, written last
 //!                              staging/       files of an arriving snapshot
 //!                              arriving/      all of them as a tablet, while it is read for the first time
+//!                              cold/          a checkpoint of the tablet, while it is scrubbed
 //!        <group>.removed, <group>.damaged     on its way out; what did not open, until it is rebuilt
 //! ```
 //! Guarantees: whatever CURRENT does not name, and every snapshot without its manifest, is what a crash left, and goes at
@@ -33,6 +34,7 @@ const SNAPSHOT: &str = "SNAPSHOT";
 const FILES: &str = "files";
 const STAGING: &str = "staging";
 const ARRIVING: &str = "arriving";
+const COLD: &str = "cold";
 const TABLET: &str = "tablet-";
 const SNAPSHOT_DIR: &str = "snapshot-";
 const DRAFT: &str = ".draft";
@@ -117,7 +119,7 @@ impl DiskHome {
         }
         for name in &entries {
             let replaced = number_of(name, TABLET).is_some_and(|other| other != number);
-            if replaced || name == ARRIVING {
+            if replaced || name == ARRIVING || name == COLD {
                 remove_dir(&directory.join(name))?;
             } else if name.ends_with(DRAFT) {
                 Place::Disk(directory.clone()).remove(name)?;
@@ -182,6 +184,17 @@ impl Home for DiskHome {
                 Err(error)
             }
         }
+    }
+
+    fn cold(&self) -> Result<Arc<dyn Tablet>, TabletError> {
+        let path = self.directory.join(COLD);
+        remove_dir(&path)?;
+        let tablet = Arc::clone(&self.tablet.read());
+        let copy = tablet.cold(&self.engine, &path);
+        if copy.is_err() {
+            remove_dir(&path)?;
+        }
+        Ok(Arc::new(copy?))
     }
 
     fn keep(&self, draft: &Draft, manifest: &SnapshotManifest) -> Result<(), TabletError> {

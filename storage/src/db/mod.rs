@@ -2,12 +2,14 @@
 //!
 //! - [`options`]: what all tablets of a process share, and how each is opened.
 //! - `tablet`: one open RocksDB as a [`crate::state::Tablet`].
+//! - `cold`: a copy of it that is read from the disk and from nowhere else, for a scrub.
 //! - `home`: a group's directory: the pointer to its tablet, its snapshots, its staging area.
 //!
 //! RocksDB's types do not leave this folder.
 
 pub mod options;
 
+mod cold;
 pub(crate) mod home;
 pub(crate) mod tablet;
 

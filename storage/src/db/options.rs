@@ -20,6 +20,8 @@ const BLOB_FILE_BYTES: u64 = 64 * 1024 * 1024;
 const TABLE_FILE_BYTES: u64 = 16 * 1024 * 1024;
 const BLOCK_BYTES: usize = 8 * 1024;
 const INFO_LOG_BYTES: usize = 1024 * 1024;
+/// Open files of a copy that is read from one end to the other.
+const COLD_FILES: i32 = 16;
 const BLOOM_BITS: f64 = 10.0;
 
 /// How a process keeps the state of its replicas.
@@ -116,13 +118,32 @@ impl RocksEngine {
 
     /// The options of one tablet.
     pub(crate) fn options(&self, create: bool) -> Options {
-        let mut options = Options::default();
+        let mut options = self.base();
         options.create_if_missing(create);
         options.set_error_if_exists(create);
+        options.set_max_open_files(i32::from(self.config.max_open_files));
+        options.set_blob_cache(&self.cache);
+        options.set_block_based_table_factory(&self.table());
+        options
+    }
+
+    /// The options of a copy that is read once, from the disk: nothing of it is taken from a cache or kept in one, and where the
+    /// file system can, not in the operating system's either.
+    pub(crate) fn cold_options(&self, direct: bool) -> Options {
+        let mut options = self.base();
+        options.set_max_open_files(COLD_FILES);
+        options.set_use_direct_reads(direct);
+        let mut table = BlockBasedOptions::default();
+        table.disable_cache();
+        options.set_block_based_table_factory(&table);
+        options
+    }
+
+    fn base(&self) -> Options {
+        let mut options = Options::default();
         options.set_paranoid_checks(true);
         options.set_env(&self.env);
         options.set_max_background_jobs(i32::from(self.config.compaction_threads.max(1)) + 1);
-        options.set_max_open_files(i32::from(self.config.max_open_files));
         options.set_table_cache_num_shard_bits(2);
         options.set_skip_stats_update_on_db_open(true);
         // A tablet at rest costs nothing: no periodic dump, no periodic statistics.
@@ -149,8 +170,6 @@ impl RocksEngine {
         options.set_enable_blob_gc(true);
         options.set_blob_gc_age_cutoff(0.5);
         options.set_blob_gc_force_threshold(0.5);
-        options.set_blob_cache(&self.cache);
-        options.set_block_based_table_factory(&self.table());
         options
     }
 

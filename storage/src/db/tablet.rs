@@ -31,14 +31,24 @@ const LOGGED_DAMAGE: u64 = 16;
 const LIVE_BLOB_FILE_SIZE: &str = "rocksdb.live-blob-file-size";
 
 /// An open database and its directory.
-struct Handle {
+pub(super) struct Handle {
     db: Option<DB>,
     path: PathBuf,
     doomed: AtomicBool,
-    damaged: AtomicU64,
+    /// Shared with the copies that are made to read cold data.
+    pub(super) damaged: Arc<AtomicU64>,
 }
 
 impl Handle {
+    pub(super) fn new(db: DB, path: &Path, damaged: Arc<AtomicU64>) -> Arc<Self> {
+        Arc::new(Self {
+            db: Some(db),
+            path: path.to_owned(),
+            doomed: AtomicBool::new(false),
+            damaged,
+        })
+    }
+
     fn db(&self) -> &DB {
         self.db
             .as_ref()
@@ -57,7 +67,7 @@ impl Handle {
         }
     }
 
-    fn damage(&self, key: &[u8], what: &str) -> StateError {
+    pub(super) fn damage(&self, key: &[u8], what: &str) -> StateError {
         let before = self.damaged.fetch_add(1, Ordering::Relaxed);
         let kind = key.first().copied().unwrap_or(keys::OWN);
         if before < LOGGED_DAMAGE {
@@ -144,8 +154,8 @@ struct Head {
 
 /// A tablet in RocksDB.
 pub(crate) struct RocksTablet {
-    group: u32,
-    handle: Arc<Handle>,
+    pub(super) group: u32,
+    pub(super) handle: Arc<Handle>,
     head: Mutex<Head>,
     /// The view of the last commit, made at the first use after it.
     latest: RwLock<Option<View>>,
@@ -178,12 +188,16 @@ impl RocksTablet {
     pub(crate) fn open(engine: &RocksEngine, path: &Path, group: u32) -> Result<Self, TabletError> {
         let db = DB::open(&engine.options(false), path)
             .map_err(|error| TabletError::rocksdb_read("open of a tablet", &error))?;
-        let handle = Arc::new(Handle {
-            db: Some(db),
-            path: path.to_owned(),
-            doomed: AtomicBool::new(false),
-            damaged: AtomicU64::new(0),
-        });
+        let handle = Handle::new(db, path, Arc::default());
+        Self::of(engine, handle, group)
+    }
+
+    /// A tablet of an open database.
+    pub(super) fn of(
+        engine: &RocksEngine,
+        handle: Arc<Handle>,
+        group: u32,
+    ) -> Result<Self, TabletError> {
         let identity = own(&handle, &keys::IDENTITY, ReadTier::All)?
             .ok_or_else(|| TabletError::damaged("the tablet does not say whose it is"))?;
         if identity[..] != group.to_be_bytes() {

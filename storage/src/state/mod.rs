@@ -75,8 +75,8 @@ pub trait Tablet: Send + Sync + fmt::Debug + 'static {
     /// When what is durable cannot be read.
     fn unflushed(&self) -> Result<Unflushed, TabletError>;
 
-    /// Reads on from a place, about `max_bytes`, and checks every key and value. It leaves the cache as it is: cold data comes
-    /// from the disk, and what is in the cache was checked when it came from there.
+    /// Reads on from a place, about `max_bytes`, and checks every key and value. What is in the cache is not read from the disk again:
+    /// for that, scrub [`store::TabletStore::cold`].
     ///
     /// # Errors
     /// When the store cannot be read at all; damaged values are counted instead.

@@ -134,6 +134,8 @@ pub(crate) trait Home: Send + Sync + std::fmt::Debug {
     fn tablet(&self) -> Arc<dyn Tablet>;
     /// A point-in-time copy that costs little.
     fn checkpoint(&self) -> Result<Draft, TabletError>;
+    /// The current tablet as the disk has it. One at a time.
+    fn cold(&self) -> Result<Arc<dyn Tablet>, TabletError>;
     /// Makes a described checkpoint durable.
     fn keep(&self, draft: &Draft, manifest: &SnapshotManifest) -> Result<(), TabletError>;
     /// Where arriving files lie.
@@ -229,6 +231,17 @@ impl TabletStore {
             store: Arc::clone(&self.0),
             draft: Some(self.0.home.checkpoint()?),
         })
+    }
+
+    /// The current tablet's last commit as the disk has it, to be scrubbed: nothing is read from a cache. Damage that is met in it counts
+    /// as the tablet's. It costs a flush, and as long as it is there, the place of files that are replaced meanwhile. One at a time;
+    /// dropping it blocks.
+    ///
+    /// # Errors
+    /// [`TabletError::Damaged`] when it does not open, which counts too; else when it cannot be written.
+    pub fn cold(&self) -> Result<Arc<dyn Tablet>, TabletError> {
+        self.0.check()?;
+        self.0.home.cold()
     }
 
     /// Begins, or goes on with, the arrival of a snapshot. One at a time.

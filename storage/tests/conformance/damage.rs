@@ -107,6 +107,49 @@ fn a_flipped_byte_in_a_blob_is_found_and_never_served() {
 }
 
 #[test]
+fn damage_of_what_is_in_memory_is_found_by_a_scrub_of_the_disk() {
+    for extension in ["sst", "blob"] {
+        let fixture = filled();
+        let store = fixture.open();
+        let tablet = store.current();
+        // All of it comes into the cache.
+        for number in 0..VALUES {
+            tablet.view().get(&chunk(number)).unwrap();
+        }
+        for file in tablet_files(&fixture, extension) {
+            flip(&file, 100);
+        }
+        assert!(verify(&*tablet).is_ok(), "{extension}: it is in the cache");
+        let cold = store.cold().and_then(|copy| verify(&*copy));
+        assert!(cold.unwrap_err().is_damage(), "{extension}");
+        assert!(tablet.damaged_reads() > 0, "{extension}: it counts");
+    }
+}
+
+#[test]
+fn a_scrub_of_the_disk_reads_the_last_commit_and_leaves_nothing() {
+    let fixture = filled();
+    let copies = fixture.directory().join("cold");
+    let store = fixture.open();
+    let all = verify(&*store.current()).unwrap().values;
+    commit(&store.current(), VALUES..VALUES + 3, 5000);
+    let copy = store.cold().unwrap();
+    assert_eq!(copy.applied(), store.current().applied());
+    commit(&store.current(), VALUES + 3..VALUES + 5, 5000);
+    assert_eq!(verify(&*copy).unwrap().values, all + 3);
+    assert!(copies.exists());
+    drop(copy);
+    assert!(!copies.exists());
+    assert_eq!(store.current().damaged_reads(), 0);
+    drop(store);
+    // What a crash left of one.
+    fs::create_dir(&copies).unwrap();
+    let store = fixture.open();
+    assert!(!copies.exists());
+    assert_eq!(verify(&*store.cold().unwrap()).unwrap().values, all + 5);
+}
+
+#[test]
 fn a_truncated_file_is_found() {
     for extension in ["sst", "blob"] {
         let fixture = filled();
