@@ -80,9 +80,7 @@ impl Cluster {
             .stdout(Stdio::null())
             .spawn()
             .expect("pspd starts");
-        let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(15))
-            .pool_max_idle_per_host(64)
+        let http = crate::workload::client::http()
             .build()
             .expect("an HTTP client can be made");
         let cluster = Self {

@@ -433,9 +433,7 @@ impl Drop for Rig {
 }
 
 fn client() -> Result<reqwest::Client, String> {
-    reqwest::Client::builder()
-        .timeout(Duration::from_secs(15))
-        .pool_max_idle_per_host(64)
+    crate::workload::client::http()
         .build()
         .map_err(|error| format!("no HTTP client: {error}"))
 }

@@ -23,6 +23,8 @@ use crate::history::{Action, Content, End, History, Operation, Shown};
 const MOST_ERRORS: usize = 4 << 20;
 /// Pause before the next gateway when one cannot be reached.
 const UNREACHED: Duration = Duration::from_millis(20);
+/// How long a connection may take. A try has more time than this, or a dead gateway would look like one that took the request.
+const DIAL: Duration = Duration::from_millis(400);
 
 /// What all operations of a run share.
 #[derive(Clone, Debug)]
@@ -76,6 +78,15 @@ enum Try {
     Unclear,
 }
 
+/// How requests of a run are sent: to a gateway that cannot be reached none is.
+#[must_use]
+pub fn http() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .connect_timeout(DIAL)
+        .timeout(Duration::from_secs(15))
+        .pool_max_idle_per_host(64)
+}
+
 impl Client {
     /// Carries out an operation and records it; also the token of its answer.
     pub async fn perform(&self, ask: Ask) -> (Operation, Option<String>) {
@@ -115,7 +126,7 @@ impl Client {
             let next = (1..=count).map(|step| (gateway + step) % count);
             let next = next.min_by_key(|at| not_before[*at].max(Instant::now()));
             gateway = next.unwrap_or(gateway);
-            if not_before[gateway] >= deadline || Instant::now() >= deadline {
+            if not_before[gateway].max(Instant::now()) + DIAL >= deadline {
                 break;
             }
             sleep_until(not_before[gateway]).await;

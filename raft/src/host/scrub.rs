@@ -210,7 +210,10 @@ impl Pass {
 
     /// What it finds the tablet counts as well, and the keeper's next round has it rebuilt.
     async fn tablet(&self, opened: &Opened) -> bool {
-        let (group, store) = (opened.replica.parts.group, opened.replica.parts.store.clone());
+        let (group, store) = (
+            opened.replica.parts.group,
+            opened.replica.parts.store.clone(),
+        );
         let copy = match blocking(move || store.cold()).await {
             Ok(Ok(copy)) => copy,
             Ok(Err(error)) => {
