@@ -82,7 +82,9 @@ impl ShardGroup for ShardReplica {
         }
         let log = &self.replica.parts.log;
         let frees = matches!(command, Command::Delete { .. } | Command::Sweep);
-        if (log.no_room() || self.space.is_short()) && !frees {
+        let me = self.replica.parts.me;
+        let refuses = || self.space.refuses(me, || self.replica.voters());
+        if !frees && (log.no_room() || refuses()) {
             return Err(ProposeError::DiskFull);
         }
         // Held until it is durable, or was not appended.

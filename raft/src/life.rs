@@ -48,6 +48,8 @@ pub(crate) const REMOVED: u16 = 3;
 pub(crate) const OTHER_CLUSTER: u16 = 4;
 /// The greeting does not decode.
 pub(crate) const BAD_HELLO: u16 = 5;
+/// The node that was greeted has stopped.
+pub(crate) const GONE: u16 = 6;
 
 /// Why `node` is refused. The text names the node, since both sides of a connection see it.
 pub(crate) fn refusal(node: NodeId, code: u16, reason: &str) -> Refusal {

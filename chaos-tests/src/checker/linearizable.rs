@@ -4,16 +4,19 @@
 //! A memoised search after Wing, Gong and Lowe over the model in [`super::register`]. What makes it fast without making it
 //! wrong: an operation that fits and changes nothing is placed at once; an acknowledged write whose version is the next
 //! one is placed at once, for no other order can ever place it; of unknown writes that nobody can tell apart the earliest is
-//! tried first; a version whose content somebody has seen is not given to another. A proptest compares it with brute force.
+//! tried first; a version whose content somebody has seen is not given to another; an unknown write whose value somebody has seen
+//! gets no version at which that value could not have been seen. A proptest compares it with brute force.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use model::id::Version;
 
 use super::register::{Act, Answer, Event, Expiry, FIELDS, State, agree};
 
 /// Steps after which the search gives up on a session: the verdict is then *undecided*, and the run not a pass.
-const MOST_STEPS: usize = 4_000_000;
+const MOST_STEPS: usize = 100_000_000;
+/// Places that are remembered at most, each about 150 bytes; past it the search gives up too.
+const MOST_VISITED: usize = 5_000_000;
 
 /// Why a session's history is no pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +121,8 @@ struct Search<'a> {
     pins: HashMap<Version, Pin>,
     /// The unknown write before this one that nobody can tell from it.
     twin: Vec<Option<usize>>,
+    /// Between which versions an unknown write is, if its value was seen: above the first, up to the second.
+    span: Vec<Option<(Version, Version)>>,
     /// The newest version in any answer; above it no unknown write is needed. `None` when that cannot be said.
     last: Option<Version>,
     deepest: (usize, usize, State),
@@ -139,6 +144,7 @@ impl<'a> Search<'a> {
             set: 0,
             pins: pins(events),
             twin: twins(events),
+            span: spans(events),
             last: last(events),
             deepest: (0, usize::MAX, initial),
         }
@@ -149,7 +155,7 @@ impl<'a> Search<'a> {
         let mut entry = self.begin();
         while self.answered > 0 {
             steps += 1;
-            if steps > MOST_STEPS {
+            if steps > MOST_STEPS || self.visited.len() > MOST_VISITED {
                 return Err(Problem::Undecided);
             }
             let is_call = entry != self.open.head && entry.is_multiple_of(2);
@@ -231,6 +237,11 @@ impl<'a> Search<'a> {
             }
         }
         let after = self.state.after(act, answer)?;
+        if let (Some((above, most)), State::Live(live)) = (self.span[at], after)
+            && (live.version <= above || live.version > most)
+        {
+            return None;
+        }
         if let (Answer::Done(_) | Answer::Unknown, State::Live(live)) = (answer, after)
             && let Some(pin) = self.pins.get(&live.version)
             && (pin.owner.is_some_and(|owner| owner != at) || !agree(&pin.fields, &live.fields))
@@ -312,12 +323,65 @@ fn pins(events: &[Event]) -> HashMap<Version, Pin> {
     pins
 }
 
-/// Unknown writes that set the same fields to values that nobody has seen differ in nothing but their start.
-fn twins(events: &[Event]) -> Vec<Option<usize>> {
-    let mut seen: HashSet<u64> = HashSet::new();
+/// A value that was seen at a version was written up to it, and above every other write of its field that is known to be up to it.
+fn spans(events: &[Event]) -> Vec<Option<(Version, Version)>> {
+    const NONE: Version = Version {
+        epoch: 0,
+        revision: 0,
+    };
+    // For each field: by which version it was set, and the first version at which a value was seen.
+    let mut set: [BTreeSet<Version>; FIELDS] = Default::default();
+    let mut seen: [HashMap<u64, Version>; FIELDS] = Default::default();
     for event in events {
-        if let Answer::Found(_, fields) = event.answer {
-            seen.extend(fields.into_iter().flatten());
+        match (event.act, event.answer) {
+            (Act::Write(sets, _) | Act::Create(sets), Answer::Done(Some(version))) => {
+                for (set, value) in set.iter_mut().zip(sets.fields) {
+                    set.extend(value.map(|_| version));
+                }
+            }
+            (_, Answer::Found(version, fields)) => {
+                for (seen, value) in seen.iter_mut().zip(fields) {
+                    let Some(value) = value else { continue };
+                    let first = seen.entry(value).or_insert(version);
+                    *first = version.min(*first);
+                }
+            }
+            _ => {}
+        }
+    }
+    let span = |event: &Event| {
+        let (Act::Write(sets, _), Answer::Unknown) = (event.act, event.answer) else {
+            return None;
+        };
+        let mut span: Option<(Version, Version)> = None;
+        for ((set, seen), value) in set.iter().zip(&seen).zip(sets.fields) {
+            let Some(most) = value.and_then(|value| seen.get(&value)) else {
+                continue;
+            };
+            let above = set.range(..=*most).next_back().copied().unwrap_or(NONE);
+            let (low, high) = span.unwrap_or((NONE, *most));
+            span = Some((low.max(above), high.min(*most)));
+        }
+        span
+    };
+    events.iter().map(span).collect()
+}
+
+/// Unknown operations of one kind differ in nothing but their start, if nobody has seen what they leave behind.
+#[derive(PartialEq, Eq, Hash)]
+enum Kind {
+    /// Which fields it sets, whether it renews, and its condition.
+    Write([bool; FIELDS], bool, Option<Version>),
+    Delete(Option<Version>),
+}
+
+fn twins(events: &[Event]) -> Vec<Option<usize>> {
+    let (mut seen, mut ends): (HashSet<u64>, HashSet<u64>) = (HashSet::new(), HashSet::new());
+    for event in events {
+        match event.answer {
+            Answer::Found(_, fields) => seen.extend(fields.into_iter().flatten()),
+            Answer::Expired(at) => ends.extend(at),
+            _ => {}
         }
     }
     let mut newest = HashMap::new();
@@ -325,19 +389,21 @@ fn twins(events: &[Event]) -> Vec<Option<usize>> {
     order.sort_by_key(|at| events[*at].start);
     let mut twins = vec![None; events.len()];
     for at in order {
-        let kind = match (events[at].act, events[at].answer) {
-            (Act::Write(sets, None), Answer::Unknown)
-                if sets.expires == Expiry::Keep
-                    && !sets
-                        .fields
-                        .iter()
-                        .flatten()
-                        .any(|value| seen.contains(value)) =>
-            {
-                Some(sets.fields.map(|field| field.is_some()))
+        if events[at].answer != Answer::Unknown {
+            continue;
+        }
+        let kind = match events[at].act {
+            Act::Write(sets, named) => {
+                let shown = sets.fields.iter().flatten().any(|it| seen.contains(it));
+                let ended = matches!(sets.expires, Expiry::At(end) if ends.contains(&end));
+                if shown || ended {
+                    continue;
+                }
+                let renews = sets.expires != Expiry::Keep;
+                Kind::Write(sets.fields.map(|field| field.is_some()), renews, named)
             }
-            (Act::Delete(None), Answer::Unknown) => None,
-            _ => continue,
+            Act::Delete(named) => Kind::Delete(named),
+            Act::Create(_) | Act::Read => continue,
         };
         twins[at] = newest.insert(kind, at);
     }

@@ -79,7 +79,6 @@ enum Try {
 }
 
 /// How requests of a run are sent: to a gateway that cannot be reached none is.
-#[must_use]
 pub fn http() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .connect_timeout(DIAL)

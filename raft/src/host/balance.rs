@@ -2,8 +2,8 @@
 //!
 //! The preferred leader of a group is the voter at the group's own number, counted round; so all nodes agree without a word. A
 //! leader that is not preferred hands over to the one that is, when that one is reachable, does not drain, and has
-//! the log; one group at a time, so that the cluster is never busy with itself. A node whose clock, disk or processor is sick
-//! gives up everything at once, to whoever is well, and is given nothing.
+//! the log; one group at a time, so that the cluster is never busy with itself. A node whose clock, disk or processor is sick,
+//! or whose disk is short of space, gives up everything at once, to whoever is well, and is given nothing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,13 +44,12 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         if inner.is_draining() {
             continue;
         }
-        let sick_clock = probe::clock_is_sick(&inner);
-        if sick_clock {
+        if probe::clock_is_sick(&inner) {
             tracing::error!(
                 "this node's wall clock is far from the others'; it gives up leadership"
             );
         }
-        let sick = sick_clock || inner.health.is_sick();
+        let sick = probe::is_unfit(&inner);
         let mut leaving = Vec::new();
         for opened in inner.all_opened() {
             let group = opened.replica.parts.group;

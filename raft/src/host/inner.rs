@@ -1,4 +1,4 @@
-//! What the parts of a host share, and what the service sees of it.
+//! What the parts of a host share.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,8 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use model::id::{GroupId, NodeId, RegionId};
 use model::meta::{MetaState, NodeAddress};
 use model::shard::Event;
@@ -27,19 +25,15 @@ use super::space::Space;
 use crate::error::Fatal;
 use crate::group::{MetaReplica, ShardReplica};
 use crate::inbound::Door;
-use crate::kinds;
 use crate::lease::SleepWatch;
 use crate::life::Memory;
 use crate::log_time::{Clocks, ClusterClock};
 use crate::reads::PeerReads;
 use crate::replica::Replica;
-use crate::shard::{Directory, EventSink, PeerError, Peers, ShardGroup};
+use crate::shard::EventSink;
+use crate::transport::Transport;
 use crate::transport::ca::Authority;
-use crate::transport::{Call, CallError, Lane, RemoteError, Transport};
 use crate::watch;
-
-/// Above this, in bytes, a service's call goes over the bulk connection.
-const BULK_BYTES: usize = 64 << 10;
 
 /// A replica that is open.
 pub(crate) struct Opened {
@@ -240,83 +234,14 @@ impl EventSink for Inner {
     }
 }
 
-impl Directory for Inner {
-    fn me(&self) -> NodeId {
-        self.me
-    }
-
-    fn region(&self) -> (RegionId, u16) {
-        let map = self.map();
-        let shards = map
-            .regions
-            .get(&self.region)
-            .map_or(self.shards, |region| region.shards);
-        (self.region, shards)
-    }
-
-    fn local(&self, group: GroupId) -> Option<Arc<dyn ShardGroup>> {
-        match &self.groups.read().get(&group)?.kind {
-            OpenedKind::Shard(shard) => {
-                let shard: Arc<dyn ShardGroup> = Arc::<ShardReplica>::clone(shard);
-                Some(shard)
-            }
-            OpenedKind::Meta(_) => None,
-        }
-    }
-
-    fn replicas(&self, group: GroupId) -> Vec<NodeId> {
-        if let Some(opened) = self.opened(group) {
-            let members = opened.replica.members();
-            if !members.is_empty() {
-                return members;
-            }
-        }
-        let map = self.map();
-        map.replicas.get(&group).cloned().unwrap_or_default()
-    }
-}
-
-#[async_trait]
-impl Peers for Inner {
-    async fn call(
-        &self,
-        to: NodeId,
-        group: GroupId,
-        body: Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, PeerError> {
-        let lane = if body.len() > BULK_BYTES {
-            Lane::Bulk
-        } else {
-            Lane::Data
-        };
-        let call = Call {
-            lane,
-            kind: kinds::SERVICE,
-            group,
-            body,
-            timeout,
-        };
-        self.transport()
-            .peer(to)
-            .call(call)
-            .await
-            .map_err(|error| match error {
-                CallError::Timeout | CallError::Closed => PeerError::Lost,
-                // The handler was there and went away.
-                CallError::Remote(RemoteError { code, .. }) if code == RemoteError::DROPPED => {
-                    PeerError::Lost
-                }
-                CallError::Remote(_)
-                | CallError::Unreachable(_)
-                | CallError::Refused(_)
-                | CallError::TooBusy
-                | CallError::TooLarge => PeerError::NotSent,
-            })
-    }
-}
-
 impl Inner {
+    /// Shards of the node's region.
+    pub(crate) fn shards_of_region(&self) -> u16 {
+        let map = self.map();
+        let region = map.regions.get(&self.region);
+        region.map_or(self.shards, |region| region.shards)
+    }
+
     /// Whether a peer is there that would do better than a sick node.
     pub(crate) fn has_better(&self) -> bool {
         let peers = self.peers.lock();

@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `config.rs` | what a host is started with |
-//! | `inner.rs` | what the parts share; what the service sees |
+//! | `inner.rs`, `ground.rs` | what the parts share; what the service sees |
 //! | `router.rs`, `hello.rs` | what arrives, and from whom it is taken |
 //! | `groups.rs` | opening and closing replicas |
 //! | `bootstrap.rs` | making a region |
@@ -27,6 +27,7 @@ mod admit;
 mod balance;
 mod bootstrap;
 mod config;
+mod ground;
 mod groups;
 mod hashes;
 mod health;
@@ -251,16 +252,13 @@ impl Host {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
-        let transport = connect(Arc::new(Router(Arc::clone(&inner))))?;
+        let transport = connect(Arc::new(Router(Arc::downgrade(&inner))))?;
         let reads = PeerReads::new(transport.clone(), inner.tasks.clone());
         // Nothing else sets these.
         inner.reads.get_or_init(|| reads);
         inner.transport.get_or_init(|| transport);
         inner.set_addresses().await;
-        let attached = attach(Ground {
-            directory: Arc::<Inner>::clone(&inner),
-            peers: Arc::<Inner>::clone(&inner),
-        });
+        let attached = attach(ground::of(&inner));
         inner.attached.get_or_init(|| attached);
         let host = Self { inner };
         for group in groups::wanted(&host.inner) {
@@ -300,10 +298,7 @@ impl Host {
     /// The groups, and the services of other nodes.
     #[must_use]
     pub fn ground(&self) -> Ground {
-        Ground {
-            directory: Arc::<Inner>::clone(&self.inner),
-            peers: Arc::<Inner>::clone(&self.inner),
-        }
+        ground::of(&self.inner)
     }
 
     /// What is known of the cluster, as last applied or kept here. Changes when it does.
@@ -360,10 +355,16 @@ impl Host {
         self.inner.scrub.report()
     }
 
-    /// Whether the disk is short of space, so that this node refuses writes.
+    /// Whether the disk is short of space, so that this node leads nothing where another one can.
     #[must_use]
     pub fn is_disk_short(&self) -> bool {
         self.inner.space.is_short()
+    }
+
+    /// Whether it is still there; a test's.
+    #[cfg(test)]
+    pub(crate) fn trace(&self) -> std::sync::Weak<impl Sized + use<>> {
+        Arc::downgrade(&self.inner)
     }
 
     /// Takes the disk to be as full as this; a test's.

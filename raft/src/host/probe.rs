@@ -29,6 +29,8 @@ struct Probe {
     life: u64,
     wall: UnixMillis,
     draining: bool,
+    /// Whether its disk is short of space.
+    short: bool,
     /// How long its log's syncs take, in microseconds; zero while it does not know.
     sync_micros: u64,
     /// Read indices of the groups that it leads with a lease, by number.
@@ -44,10 +46,16 @@ fn ours(inner: &Inner) -> Bytes {
     codec::encode(&Probe {
         life: inner.memory.life(),
         wall: inner.clocks.wall(),
-        draining: inner.is_draining() || clock_is_sick(inner) || inner.health.is_sick(),
+        draining: inner.is_draining() || is_unfit(inner),
+        short: inner.space.is_short(),
         sync_micros: u64::try_from(inner.health.sync().as_micros()).unwrap_or(u64::MAX),
         leads: leads.collect(),
     })
+}
+
+/// Whether this node should not lead.
+pub(crate) fn is_unfit(inner: &Inner) -> bool {
+    clock_is_sick(inner) || inner.health.is_sick() || inner.space.is_short()
 }
 
 /// Whether this node's wall clock is too far from the others'.
@@ -79,6 +87,7 @@ fn heard(inner: &Arc<Inner>, from: NodeId, probe: &Probe) -> bool {
     if !inner.memory.hear(from, probe.life) {
         return false;
     }
+    inner.space.heard(from, probe.short);
     let mut peers = inner.peers.lock();
     let peer = peers.entry(from).or_default();
     peer.draining = probe.draining;

@@ -1,6 +1,8 @@
 //! Where what arrives goes: to a group's door, to the service, or it is answered here.
+//!
+//! The transport is a part of the host, so it must not keep the host alive.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use model::codec;
@@ -23,10 +25,24 @@ use crate::transport::{
 /// How long a forwarded change of the meta group may take.
 const META: Duration = Duration::from_secs(5);
 
-/// The transport's handlers.
-pub(crate) struct Router(pub(crate) Arc<Inner>);
+/// The transport's handlers, for as long as there is a host.
+pub(crate) struct Router(pub(crate) Weak<Inner>);
+
+/// Of a host that is there.
+struct Here(Arc<Inner>);
 
 impl Router {
+    fn here(&self) -> Option<Here> {
+        self.0.upgrade().map(Here)
+    }
+
+    /// Unless it is stopping.
+    fn at_work(&self) -> Option<Here> {
+        self.here().filter(|here| !here.0.stop.is_cancelled())
+    }
+}
+
+impl Here {
     fn group(&self, request: Request, reply: Reply) {
         let Some(opened) = self.0.opened(request.group) else {
             if request.kind == kinds::APPEND && groups::may_begin(&self.0, request.group) {
@@ -121,28 +137,25 @@ impl Router {
 
 impl Inbound for Router {
     fn call(&self, request: Request, reply: Reply) {
-        if self.0.stop.is_cancelled() {
+        let Some(here) = self.at_work() else {
             return reply.send(Err(RemoteError::code(kinds::NOT_READY)));
-        }
+        };
         match request.kind {
             kinds::APPEND | kinds::VOTE | kinds::PRE_VOTE | kinds::TRANSFER => {
-                self.group(request, reply);
+                here.group(request, reply);
             }
-            kinds::READ_INDEX => self.read_index(request, reply),
-            kinds::PROBE => probe::answer(&self.0, &request, reply),
-            kinds::CENSUS => self.census(reply),
-            kinds::META => self.meta(&request, reply),
-            kinds::SERVICE => self.service(request, reply),
+            kinds::READ_INDEX => here.read_index(request, reply),
+            kinds::PROBE => probe::answer(&here.0, &request, reply),
+            kinds::CENSUS => here.census(reply),
+            kinds::META => here.meta(&request, reply),
+            kinds::SERVICE => here.service(request, reply),
             Kind(_) => reply.send(Err(RemoteError::code(RemoteError::NO_KIND))),
         }
     }
 
     fn stream(&self, from: NodeId, open: StreamOpen, stream: ByteStream) {
-        let opened = self
-            .0
-            .opened(open.group)
-            .filter(|_| !self.0.stop.is_cancelled());
-        match opened {
+        let here = self.at_work();
+        match here.and_then(|here| here.0.opened(open.group)) {
             Some(opened) if open.kind == kinds::SNAPSHOT => {
                 opened.door.snapshot(open.header, stream);
             }
@@ -153,22 +166,26 @@ impl Inbound for Router {
     }
 
     fn hello_out(&self, _to: NodeId) -> Bytes {
-        hello::ours(&self.0)
+        self.here()
+            .map_or_else(Bytes::new, |here| hello::ours(&here.0))
     }
 
     fn hello(&self, from: NodeId, hello: Bytes) -> Result<Bytes, Refusal> {
-        hello::check(&self.0, from, &hello)?;
-        Ok(hello::ours(&self.0))
+        let here = self.here().ok_or_else(gone)?;
+        hello::check(&here.0, from, &hello)?;
+        Ok(hello::ours(&here.0))
     }
 
     fn welcome(&self, from: NodeId, welcome: Bytes) -> Result<(), Refusal> {
-        hello::check(&self.0, from, &welcome)
+        let here = self.here().ok_or_else(gone)?;
+        hello::check(&here.0, from, &welcome)
     }
 
     fn refused(&self, _peer: NodeId, refusal: &Refusal) {
-        if life::is_about(refusal, self.0.me) {
+        let Some(here) = self.here() else { return };
+        if life::is_about(refusal, here.0.me) {
             let reason = refusal.reason.clone();
-            self.0.fail(match refusal.code {
+            here.0.fail(match refusal.code {
                 life::REMOVED => Fatal::Removed,
                 _ => Fatal::Rebuild { reason },
             });
@@ -176,9 +193,18 @@ impl Inbound for Router {
     }
 
     fn join(&self, from: Option<NodeId>, request: Bytes, reply: Reply) {
-        let inner = Arc::clone(&self.0);
-        self.0
-            .tasks
-            .spawn(async move { reply.send(admit::admit(&inner, from, &request).await) });
+        let Some(Here(inner)) = self.at_work() else {
+            return reply.send(Err(RemoteError::code(kinds::NOT_READY)));
+        };
+        let tasks = inner.tasks.clone();
+        tasks.spawn(async move { reply.send(admit::admit(&inner, from, &request).await) });
+    }
+}
+
+/// What a host that is gone says to a greeting.
+fn gone() -> Refusal {
+    Refusal {
+        code: life::GONE,
+        reason: "the node has stopped".to_owned(),
     }
 }

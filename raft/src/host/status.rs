@@ -9,7 +9,6 @@ use model::status::{ClusterStatus, GroupStatus, NodeStatus, ReplicaStatus};
 use openraft::async_runtime::watch::WatchReceiver;
 
 use super::inner::{Inner, Opened};
-use crate::shard::Directory;
 use crate::types::LogId;
 
 /// Fills in the published schema.
@@ -31,7 +30,7 @@ pub(crate) fn status(inner: &Arc<Inner>) -> ClusterStatus {
         cluster: hex::encode(map.cluster),
         node: inner.me.0,
         region: inner.region.get(),
-        shards: inner.region().1,
+        shards: inner.shards_of_region(),
         nodes: map.nodes.iter().map(node).collect(),
         groups: opened.iter().map(|opened| group_status(opened)).collect(),
     }

@@ -283,24 +283,66 @@ async fn a_log_that_is_full_for_a_while_on_every_node_frees_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_disk_that_is_short_of_space_takes_deletions_only() {
+async fn disks_that_are_short_of_space_take_deletions_only() {
     let cluster = Cluster::started(20, 3, 1).await;
     cluster.write(shard(0), 1, b"one").await;
-    let leader = cluster.wait_leader(shard(0)).await;
-    let group = cluster.group(leader, shard(0));
-    cluster.host(leader).pretend_space(1000, 10);
-    assert!(cluster.host(leader).is_disk_short());
-    let refused = write(&*group, 2, b"two").await;
-    assert!(
-        matches!(refused, Err(ProposeError::DiskFull)),
-        "{refused:?}"
-    );
+    for node in 1..=3 {
+        // All of them: nobody hands anything over then.
+        cluster.host(NodeId(node)).pretend_space(1000, 10);
+        assert!(cluster.host(NodeId(node)).is_disk_short());
+    }
+    // As soon as the leader has heard of the others.
+    let began = Instant::now();
+    let group = loop {
+        let leader = cluster.wait_leader(shard(0)).await;
+        let group = cluster.group(leader, shard(0));
+        match write(&*group, 2, b"two").await {
+            Err(ProposeError::DiskFull) => break group,
+            other => assert!(began.elapsed() < BARRIER, "{other:?}"),
+        }
+    };
+    // The last may be handed over to who has not said that it is short.
     let deadline = Instant::now() + BARRIER;
-    group.propose(Command::Sweep, deadline).await.unwrap();
+    loop {
+        let leader = cluster.wait_leader(shard(0)).await;
+        let group = cluster.group(leader, shard(0));
+        match group.propose(Command::Sweep, deadline).await {
+            Ok(_) => break,
+            Err(ProposeError::NotLeader { .. }) => assert!(Instant::now() < deadline),
+            Err(other) => unreachable!("a deletion is refused: {other:?}"),
+        }
+    }
     group.barrier(BARRIER).await.unwrap();
     assert_eq!(read(&*group, 1).as_deref(), Some(&b"one"[..]));
-    cluster.host(leader).pretend_space(1000, 500);
-    write(&*group, 2, b"two").await.unwrap();
+    for node in 1..=3 {
+        cluster.host(NodeId(node)).pretend_space(1000, 500);
+    }
+    cluster.write(shard(0), 2, b"two").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_disk_is_short_of_space_hands_over_and_no_write_is_refused() {
+    let cluster = Cluster::started(21, 3, 1).await;
+    cluster.write(shard(0), 1, b"one").await;
+    let leader = cluster.wait_leader(shard(0)).await;
+    cluster.host(leader).pretend_space(1000, 10);
+    let group = cluster.group(leader, shard(0));
+    let written = write(&*group, 2, b"two").await;
+    assert!(
+        !matches!(written, Err(ProposeError::DiskFull)),
+        "a majority has room"
+    );
+    cluster
+        .until("another node leads", |cluster| {
+            let ground = cluster.host(leader).ground();
+            ground
+                .directory
+                .local(shard(0))
+                .and_then(|group| group.leader())
+                .is_some_and(|now| now != leader)
+        })
+        .await;
+    cluster.write(shard(0), 3, b"three").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -390,5 +432,24 @@ async fn a_new_node_takes_the_place_of_a_lost_one() {
     for id in 0..10 {
         assert_eq!(read(&*replica, id).as_deref(), Some(&b"kept"[..]));
     }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_was_stopped_or_killed_leaves_nothing_in_memory() {
+    let mut cluster = Cluster::started(22, 3, 2).await;
+    cluster.write(shard(0), 1, b"one").await;
+    let (stopped, killed) = (
+        cluster.host(NodeId(1)).trace(),
+        cluster.host(NodeId(2)).trace(),
+    );
+    cluster.stop(NodeId(1)).await;
+    cluster.kill(NodeId(2), CrashKeeps::Nothing).await;
+    cluster
+        .until("the stopped host is gone", |_| stopped.strong_count() == 0)
+        .await;
+    cluster
+        .until("the killed host is gone", |_| killed.strong_count() == 0)
+        .await;
     cluster.stop_all().await;
 }
