@@ -11,6 +11,7 @@ use bytes::Bytes;
 use model::codec::Blob;
 use model::document::format_date;
 use model::id::{NodeId, RequestId, SessionId, Slot, TenantId, Version};
+use model::limits::MAX_NOT_AFTER;
 use model::service::{
     Consistency, Failure, ReadReply, ReadRequest, Refused, Sessions as _, WriteOp, WriteReply,
     WriteRequest,
@@ -149,7 +150,7 @@ impl Client {
         let (mut unknown, mut tries) = (false, 0);
         loop {
             tries += 1;
-            let end = self.ask(&door, &request, budget).await;
+            let end = self.ask(&door, &request).await;
             let again = matches!(end, End::Unknown) && tries < 3 && self.dice.random_ratio(2, 3);
             if again && let Some((other, next)) = self.door() {
                 unknown = true;
@@ -198,7 +199,9 @@ impl Client {
         (form, named)
     }
 
-    async fn ask(&self, door: &Door, request: &WriteRequest, budget: Duration) -> End {
+    async fn ask(&self, door: &Door, request: &WriteRequest) -> End {
+        // What the request leaves to this node, by its own clock: a wrong one had stamped it perhaps.
+        let budget = request.not_after.since(door.clock.now()).min(MAX_NOT_AFTER);
         let answer = timeout(budget + OVERTIME, door.service.write(request.clone()));
         let answer = tokio::select! {
             biased;

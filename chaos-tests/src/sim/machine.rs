@@ -346,7 +346,8 @@ impl Machine {
 
     /// Chooses a byte of the log that can be damaged a while later, when it is surely durable and known to be so.
     pub(super) fn choose_spot(&mut self, at: u64) {
-        self.spot = self.find_spot(at);
+        // A full disk does not take the watermark either: what was written last may not be known to be durable.
+        self.spot = (!self.full).then(|| self.find_spot(at)).flatten();
     }
 
     fn find_spot(&self, at: u64) -> Option<Spot> {
@@ -374,7 +375,7 @@ impl Machine {
 
     /// Damages the spot that was chosen, if it is as it was; says whether.
     pub(super) fn damage(&mut self, lose: bool) -> bool {
-        let Some(spot) = self.spot.take() else {
+        let Some(spot) = self.spot.take().filter(|_| !self.full) else {
             return false;
         };
         let Ok(content) = self.log.content(&spot.file) else {

@@ -299,8 +299,8 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        if self.unmarked_since.is_some() {
-            self.raise_watermark()?;
+        // At the end one attempt must do.
+        if self.unmarked_since.is_some() && (self.raise_watermark()? || !closing) {
             return Ok(Turn::Worked);
         }
         if !closing {
@@ -326,7 +326,18 @@ impl Writer {
 
     fn stay_full(&mut self, closing: bool, error: io::Error) -> io::Result<Turn> {
         self.no_room();
-        if closing { Err(error) } else { Ok(Turn::Full) }
+        if closing {
+            return Err(error);
+        }
+        // What was durable before waits for no room: there is room for the mark that says so.
+        let every = self.shared.config.watermark_every;
+        if self
+            .unmarked_since
+            .is_some_and(|since| since.elapsed() >= every)
+        {
+            self.raise_watermark()?;
+        }
+        Ok(Turn::Full)
     }
 
     fn no_room(&mut self) {
@@ -348,14 +359,21 @@ impl Writer {
     }
 
     /// Makes the watermark say that all until now is durable. On a full disk the old mark serves a while longer.
-    fn raise_watermark(&mut self) -> io::Result<()> {
+    /// Whether it is raised: a full disk may refuse it.
+    fn raise_watermark(&mut self) -> io::Result<bool> {
         match self.watermark.raise(self.end) {
-            Ok(()) => self.shared.stats.lock().watermarks += 1,
-            Err(error) if is_full(&error) => {}
+            Ok(()) => {
+                self.shared.stats.lock().watermarks += 1;
+                self.unmarked_since = None;
+            }
+            // Tried again when as much time has passed.
+            Err(error) if is_full(&error) => {
+                self.unmarked_since = Some(Instant::now());
+                return Ok(false);
+            }
             Err(error) => return Err(error),
         }
-        self.unmarked_since = None;
-        Ok(())
+        Ok(true)
     }
 
     fn count(&self, flight: &Flight, took: Duration) {

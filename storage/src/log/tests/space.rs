@@ -46,6 +46,31 @@ fn a_sync_that_finds_no_room_is_written_again() {
 }
 
 #[test]
+fn what_was_durable_before_is_marked_so_while_the_disk_is_full() {
+    let disk = SimDisk::new(1);
+    let config = LogConfig {
+        watermark_every: Duration::from_millis(20),
+        ..small()
+    };
+    let (engine, mut writer, _) = open(&disk, config);
+    let log = engine.group(1);
+    for index in 1..4 {
+        log.append(entries(1, index..index + 1, 3000), ignore());
+        writer.work();
+    }
+    let before = engine.stats().watermarks;
+    log.append(entries(1, 4..5, 3000), ignore());
+    let limit = tokio::time::Instant::now() + Duration::from_secs(20);
+    while engine.stats().watermarks == before {
+        assert!(tokio::time::Instant::now() < limit);
+        disk.fail_write(0, io::ErrorKind::StorageFull);
+        assert_eq!(writer.work(), Turn::Full);
+    }
+    assert!(matches!(writer.work(), Turn::Idle(_)));
+    assert_eq!(read_all(&log), entries(1, 1..5, 3000));
+}
+
+#[test]
 fn the_thread_resumes_by_itself() {
     let disk = SimDisk::new(1);
     let config = LogConfig {
