@@ -4,9 +4,10 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chaos_tests::{checker, history};
+use tokio::time::Instant;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

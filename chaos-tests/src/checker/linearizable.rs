@@ -268,7 +268,7 @@ impl Search {
             }
         }
         let after = self.state.after(act, answer)?;
-        if self.ends_too_early(act) {
+        if self.ends_too_early(after) {
             return None;
         }
         if let (Some((above, most)), State::Live(live)) = (self.span[at], after)
@@ -286,15 +286,15 @@ impl Search {
     }
 
     /// Whether this replaces an end of which somebody is still to be told, and which does not come again.
-    fn ends_too_early(&self, act: &Act) -> bool {
-        let (Act::Write(sets, _), State::Live(live)) = (act, self.state) else {
+    fn ends_too_early(&self, after: State) -> bool {
+        let (State::Live(live), State::Live(after)) = (self.state, after) else {
             return false;
         };
-        let (Expiry::At(new), Some(old)) = (sets.expires, live.expires) else {
+        let Some(old) = live.expires.filter(|_| after.expires != live.expires) else {
             return false;
         };
         let told = self.ends.get(&old);
-        new != old && told.is_some_and(|(told, set)| *told > 0 && *set == 0)
+        told.is_some_and(|(told, set)| *told > 0 && *set == 0)
     }
 
     /// Keeps count of what is not placed.
@@ -443,16 +443,23 @@ fn shown(events: &[Event]) -> (HashSet<u64>, HashSet<u64>) {
     (seen, ends)
 }
 
-/// A value that was seen at a version was written up to it, and above every other write of its field that is known to be up to it.
+/// A value that was seen at a version was written up to it, and above every other write of its field that is known to be up to it. Where
+/// none is known, the field may have had any value before.
 fn spans(events: &[Event]) -> Vec<Option<(Version, Version)>> {
     const NONE: Version = Version {
         epoch: 0,
         revision: 0,
     };
-    // For each field: by which version it was set, and the first version at which a value was seen.
+    // For each field: by which version it was set, the first version at which a value was seen, and how many write a value.
     let mut set: [BTreeSet<Version>; FIELDS] = Default::default();
     let mut seen: [HashMap<u64, Version>; FIELDS] = Default::default();
+    let mut writers: [HashMap<u64, usize>; FIELDS] = Default::default();
     for event in events {
+        if let Act::Write(sets, _) | Act::Create(sets) = event.act {
+            for (writers, value) in writers.iter_mut().zip(sets.fields) {
+                *writers.entry(value.unwrap_or(UNSEEN)).or_default() += 1;
+            }
+        }
         match (event.act, event.answer) {
             (Act::Write(sets, _) | Act::Create(sets), Answer::Done(Some(version))) => {
                 for (set, value) in set.iter_mut().zip(sets.fields) {
@@ -474,11 +481,15 @@ fn spans(events: &[Event]) -> Vec<Option<(Version, Version)>> {
             return None;
         };
         let mut span: Option<(Version, Version)> = None;
-        for ((set, seen), value) in set.iter().zip(&seen).zip(sets.fields) {
-            let Some(most) = value.and_then(|value| seen.get(&value)) else {
+        let fields = set.iter().zip(&seen).zip(&writers).zip(sets.fields);
+        for (((set, seen), writers), value) in fields {
+            let alone = value.filter(|value| writers.get(value) == Some(&1));
+            let Some(most) = alone.and_then(|value| seen.get(&value)) else {
                 continue;
             };
-            let above = set.range(..=*most).next_back().copied().unwrap_or(NONE);
+            let Some(above) = set.range(..=*most).next_back().copied() else {
+                continue;
+            };
             let (low, high) = span.unwrap_or((NONE, *most));
             span = Some((low.max(above), high.min(*most)));
         }

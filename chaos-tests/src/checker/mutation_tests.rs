@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::id::Version;
 
-use super::{Finding, check, ledger};
+use super::{Checked, Finding, check, ledger};
 use crate::history::{Action, Content, End, Operation, Shown};
 
 const TOLERANCE: Duration = Duration::from_millis(300);
@@ -101,7 +101,12 @@ fn right() -> Vec<Operation> {
 }
 
 fn found(history: &[Operation]) -> Vec<Finding> {
-    let (findings, undecided) = check(history, TOLERANCE);
+    let Checked {
+        findings,
+        undecided,
+        loosely,
+    } = check(history, TOLERANCE);
+    assert!(loosely.is_empty(), "{loosely:?}");
     assert!(undecided.is_empty());
     findings
 }

@@ -173,7 +173,7 @@ fn spoil(random: &mut ChaCha8Rng, events: &mut [Event]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(50_000))]
     #[test]
     fn the_search_agrees_with_brute_force(seed: u64, count in 1_usize..9, spoiled in 0..4, any: bool) {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -288,6 +288,17 @@ fn what_is_deleted_or_expired_does_not_come_back() {
         Answer::Mismatch(Some(version(1))),
     );
     assert!(!run(&[create, failed]), "the version was the one named");
+}
+
+#[test]
+fn what_a_correct_store_answers_is_explained() {
+    for seed in 0..20_000 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let count = random.random_range(4..40);
+        let events = made(&mut random, count, seed % 2 == 0);
+        let checked = check(&events, State::Absent);
+        assert_eq!(checked, Ok(Passed::Exactly), "seed {seed}: {events:#?}");
+    }
 }
 
 #[test]

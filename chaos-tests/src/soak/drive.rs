@@ -27,6 +27,8 @@ use crate::workload::Mix;
 const SLOW: Duration = Duration::from_millis(200);
 /// Bytes that a full disk has left.
 const LEFT: u64 = 1 << 20;
+/// In the last line of the log of a node that had no room to start.
+const NO_ROOM: &str = "no space left";
 /// Longest time until a node that was asked to end has ended.
 const ENDS: Duration = Duration::from_secs(20);
 
@@ -175,10 +177,26 @@ impl Soak {
                 let healed = fault.heal(&self.rig);
                 scenario.cover(format!("{label}: taken back"), healed.is_installed());
                 scenario.healed(&label);
+                if wave.steps[place].kind == Kind::DiskFull {
+                    self.supervise(scenario, wave.steps[place].victim);
+                }
             }
         }
         sleep_until(begun + wave.length).await;
         calm.flatten()
+    }
+
+    /// A node that was started while its disk was full says so and ends; whoever supervises it starts it again. One that ended for another
+    /// reason is left as it is, and found.
+    fn supervise(&self, scenario: &Scenario, node: usize) {
+        let log = self.rig.log(node);
+        let last = log.lines().next_back().unwrap_or_default();
+        if self.rig.ended(node).is_some() && last.to_lowercase().contains(NO_ROOM) {
+            scenario.note(&format!(
+                "node {node} had no room to start, and is started again"
+            ));
+            self.rig.begin(node);
+        }
     }
 
     /// Memory in MiB, open files, MiB of disk: the most that any node has.
