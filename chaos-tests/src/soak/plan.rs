@@ -82,6 +82,15 @@ impl Kind {
         )
     }
 
+    /// Whether the process is not there meanwhile.
+    #[must_use]
+    pub const fn ends_process(self) -> bool {
+        matches!(
+            self,
+            Self::Kill | Self::Restart | Self::PowerCut | Self::PowerCutOfAll
+        )
+    }
+
     /// Whether the fault is one of the node's links.
     #[must_use]
     pub const fn is_of_links(self) -> bool {
@@ -211,6 +220,18 @@ fn fits(steps: &[Step], step: Step, nodes: usize) -> bool {
     // The power of all takes every process: nothing that owns one, and no full disk, goes with it.
     let owns = |step: &Step| step.kind.owns_process() || step.kind == Kind::DiskFull;
     if everyone(&step) && steps.iter().any(owns) || steps.iter().any(everyone) && owns(&step) {
+        return false;
+    }
+    // A process that is not there has no clock to be wrong, and cannot be held back.
+    let ends = |one: &Step, other: &Step| {
+        matches!(one.kind, Kind::ClockAhead | Kind::LittleCpu)
+            && other.kind.ends_process()
+            && (one.victim == other.victim || everyone(other))
+    };
+    if steps
+        .iter()
+        .any(|other| ends(&step, other) || ends(other, &step))
+    {
         return false;
     }
     let clash = |other: &Step| {
