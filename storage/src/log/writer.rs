@@ -299,9 +299,14 @@ impl Writer {
                 Err(error) => return Err(error),
             }
         }
-        // At the end one attempt must do.
-        if self.unmarked_since.is_some() && (self.raise_watermark()? || !closing) {
-            return Ok(Turn::Worked);
+        // A full disk may refuse it; at the end one attempt must do.
+        if self.unmarked_since.is_some() {
+            if self.raise_watermark()? {
+                return Ok(Turn::Worked);
+            }
+            if !closing {
+                return Ok(Turn::Idle(Some(self.shared.config.watermark_every)));
+            }
         }
         if !closing {
             return Ok(Turn::Idle(Some(self.shared.config.retry_every)));

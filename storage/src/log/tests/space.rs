@@ -68,6 +68,19 @@ fn what_was_durable_before_is_marked_so_while_the_disk_is_full() {
     }
     assert!(matches!(writer.work(), Turn::Idle(_)));
     assert_eq!(read_all(&log), entries(1, 1..5, 3000));
+    // Where there is not even room for the mark, it waits as well: it does not try without a pause.
+    log.append(entries(1, 5..6, 3000), ignore());
+    writer.work();
+    log.save_vote(vote(2), ignore());
+    disk.set_full(true);
+    assert_eq!(writer.work(), Turn::Full);
+    disk.set_full(false);
+    writer.work();
+    disk.set_full(true);
+    let began = tokio::time::Instant::now();
+    while began.elapsed() < Duration::from_millis(60) {
+        assert!(matches!(writer.turn(), Turn::Idle(Some(_))));
+    }
 }
 
 #[test]
