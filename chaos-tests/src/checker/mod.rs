@@ -10,11 +10,12 @@
 //! | [`secrets`] | no planted secret in a file, a metric or an error |
 //! | [`coverage`] | whether the run showed anything: a verdict of its own |
 //!
-//! [`events`] makes the search's input from a history. [`applied_once`] is for the writers that have a session each.
+//! [`events`] makes the search's input from a history, `known` what it says before the search. [`applied_once`] is for the writers that have a session each.
 
 pub mod coverage;
 pub mod events;
 pub mod expiry;
+mod known;
 pub mod ledger;
 pub mod linearizable;
 pub mod register;

@@ -230,11 +230,6 @@ impl Home for MemoryHome {
         })
     }
 
-    /// There is no cache before memory.
-    fn cold(&self) -> Result<Arc<dyn Tablet>, TabletError> {
-        Ok(self.tablet())
-    }
-
     fn keep(&self, draft: &Draft, manifest: &SnapshotManifest) -> Result<(), TabletError> {
         self.disk.room_for("a manifest")?;
         if let Place::Memory(files) = &draft.files {

@@ -134,8 +134,10 @@ pub(crate) trait Home: Send + Sync + std::fmt::Debug {
     fn tablet(&self) -> Arc<dyn Tablet>;
     /// A point-in-time copy that costs little.
     fn checkpoint(&self) -> Result<Draft, TabletError>;
-    /// The current tablet as the disk has it. One at a time.
-    fn cold(&self) -> Result<Arc<dyn Tablet>, TabletError>;
+    /// The current tablet as the disk has it. One at a time. Where there is no cache, it is the tablet itself.
+    fn cold(&self) -> Result<Arc<dyn Tablet>, TabletError> {
+        Ok(self.tablet())
+    }
     /// Makes a described checkpoint durable.
     fn keep(&self, draft: &Draft, manifest: &SnapshotManifest) -> Result<(), TabletError>;
     /// Where arriving files lie.
