@@ -71,7 +71,8 @@ pub(crate) struct Replica {
     pub(crate) parts: Parts,
     pub(crate) time: Arc<LogTime>,
     role: watch::Sender<Role>,
-    /// Set while leadership is being handed over: the lease is not worth anything then.
+    /// Whether this leadership was offered to another node. The lease is not worth anything from then on: the voters that promised it do not
+    /// keep it from whoever leadership is handed to, and an offer that had no answer may still be on its way.
     handing_over: AtomicBool,
     rounds: Coalesce<(), Result<u64, NoIndex>>,
     freshness: Mutex<Freshness>,
@@ -299,7 +300,8 @@ impl Replica {
         self.heard.lock().is_some_and(|at| at.elapsed() < patience)
     }
 
-    /// Hands leadership to `to`: from here reads need a round, and writes are refused until the new leader is known.
+    /// Hands leadership to `to`: from here reads need a round, for as long as this leadership lasts, and writes are refused until the new
+    /// leader is known, or openraft takes them up again after an election timeout.
     pub(crate) async fn hand_over(&self, to: NodeId) -> bool {
         self.handing_over.store(true, Ordering::Release);
         let asked = self
@@ -313,11 +315,6 @@ impl Replica {
             self.handing_over.store(false, Ordering::Release);
         }
         asked
-    }
-
-    /// A transfer came to nothing, and this node still leads: openraft has taken up writes again after an election timeout.
-    pub(crate) fn hand_over_ended(&self) {
-        self.handing_over.store(false, Ordering::Release);
     }
 
     /// Members that have the whole log, most complete first: to whom leadership can go.

@@ -115,11 +115,7 @@ async fn hand_over(replica: &Replica, to: NodeId) -> bool {
     }
     let gone = roles.wait_for(|role| !role.ready && role.leader.is_some_and(|leader| leader != me));
     let done = timeout_at(Instant::now() + TRY, gone).await;
-    if !matches!(done, Ok(Ok(_))) {
-        replica.hand_over_ended();
-        return false;
-    }
-    true
+    matches!(done, Ok(Ok(_)))
 }
 
 /// Hands all leaderships to replicas that have the log, all at once; returns how many are left when there is no
