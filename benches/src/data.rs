@@ -354,7 +354,7 @@ impl Maker {
                 }
             }
         }
-        self.out.truncate(end.max(self.out.len().min(end)));
+        self.out.truncate(end);
         self.out.push_str(END);
     }
 }

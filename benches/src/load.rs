@@ -253,8 +253,12 @@ impl<C: Connection> Client<C> {
                 Pace::Open(per_second) => self.due(turn, per_second),
             };
             turn += 1;
-            if due >= self.shared.to || Instant::now() >= self.shared.to + LONGEST {
+            if due >= self.shared.to {
                 return self;
+            }
+            if Instant::now() >= self.shared.to + LONGEST {
+                self.give_up(due);
+                continue;
             }
             if due > Instant::now() {
                 sleep_until(due).await;
@@ -271,6 +275,21 @@ impl<C: Connection> Client<C> {
         self.shared.from - self.shared.load.warm_up + Duration::from_secs_f64(place / per_second)
     }
 
+    /// So far behind, what was due is not asked any more: it has failed.
+    fn give_up(&mut self, due: Instant) {
+        if due >= self.shared.from {
+            let reads = self.shared.load.reads == 1000;
+            let tally = if reads {
+                &mut self.reads
+            } else {
+                &mut self.writes
+            };
+            tally.failed += 1;
+        }
+        let why = || format!("{LONGEST:?} after the end the load is still behind");
+        self.failure.get_or_insert_with(why);
+    }
+
     async fn ask(&mut self, due: Instant) {
         let shared = Rc::clone(&self.shared);
         let key = self.dice.random_range(0..shared.load.keys.max(1));
@@ -283,7 +302,7 @@ impl<C: Connection> Client<C> {
         };
         let now = Instant::now();
         let counted = match shared.load.pace {
-            // What ends in the time: a stall at its end must not be left out.
+            // What ends in the time; a stall at its end shows in the longest gap only.
             Pace::Closed => now >= shared.from && now < shared.to,
             // What was due in the time, whenever it ends.
             Pace::Open(_) => due >= shared.from,

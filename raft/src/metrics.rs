@@ -121,7 +121,7 @@ fn describe() {
     );
     describe_gauge!(
         "psp_disk_short",
-        "1 while less than the reserve is free on the disk: only deletions and expiry go on."
+        "1 while less than the reserve is free on the disk: the node leads nothing where another can."
     );
     describe_gauge!("psp_raft_leads", "1 for a group that this node leads.");
     describe_counter!("psp_raft_term", "The term of a group, as known here.");

@@ -73,7 +73,7 @@ pub(crate) struct Replica {
     role: watch::Sender<Role>,
     /// Whether this leadership was offered to another node. The lease is not worth anything from then on: the voters that promised it do not
     /// keep it from whoever leadership is handed to, and an offer that had no answer may still be on its way.
-    handing_over: AtomicBool,
+    offered: AtomicBool,
     rounds: Coalesce<(), Result<u64, NoIndex>>,
     freshness: Mutex<Freshness>,
     /// When an append that the leader got accepted had arrived.
@@ -93,7 +93,7 @@ impl Replica {
             parts,
             time: Arc::default(),
             role: watch::Sender::new(Role::default()),
-            handing_over: AtomicBool::new(false),
+            offered: AtomicBool::new(false),
             rounds: Coalesce::default(),
             freshness: Mutex::default(),
             heard: Mutex::default(),
@@ -160,7 +160,7 @@ impl Replica {
         if ready && !before.ready {
             let median = self.parts.clocks.trusted(&self.voters());
             self.time.start(self.parts.progress.log_time(), median);
-            self.handing_over.store(false, Ordering::Release);
+            self.offered.store(false, Ordering::Release);
             tracing::info!(group = %self.parts.group, "this node leads");
         }
         if !ready && before.ready {
@@ -175,7 +175,7 @@ impl Replica {
 
     /// Whether this node may answer reads alone, now.
     fn has_lease(&self) -> bool {
-        if !self.role().ready || self.handing_over.load(Ordering::Acquire) {
+        if !self.role().ready || self.offered.load(Ordering::Acquire) {
             return false;
         }
         let acked = {
@@ -303,18 +303,9 @@ impl Replica {
     /// Hands leadership to `to`: from here reads need a round, for as long as this leadership lasts, and writes are refused until the new
     /// leader is known, or openraft takes them up again after an election timeout.
     pub(crate) async fn hand_over(&self, to: NodeId) -> bool {
-        self.handing_over.store(true, Ordering::Release);
-        let asked = self
-            .parts
-            .raft
-            .trigger()
-            .transfer_leader(to.0)
-            .await
-            .is_ok();
-        if !asked {
-            self.handing_over.store(false, Ordering::Release);
-        }
-        asked
+        self.offered.store(true, Ordering::Release);
+        let trigger = self.parts.raft.trigger();
+        trigger.transfer_leader(to.0).await.is_ok()
     }
 
     /// Members that have the whole log, most complete first: to whom leadership can go.

@@ -1,7 +1,7 @@
 //! PSP Edge, or a server with the same API, over HTTP/1.1 or HTTP/2.
 //!
 //! Over HTTP/1.1 each client has a connection of its own; over HTTP/2 clients share [`Psp::shared`] connections. A client whose node
-//! does not answer goes on with the next one.
+//! does not answer goes on with the next one; one that answers with an error keeps its connection.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -156,11 +156,19 @@ impl PspConnection {
         let limit = self.store.limit;
         let asked = timeout(limit, self.ask_once(method, path, body)).await;
         let asked = asked.unwrap_or_else(|_elapsed| Err(format!("no answer in {limit:?}")));
-        if asked.is_err() {
-            self.node += 1;
-            self.sender = None;
+        let (head, body) = match asked {
+            Ok(answer) => answer,
+            Err(why) => {
+                self.node += 1;
+                self.sender = None;
+                return Err(why);
+            }
+        };
+        if head.status.is_success() {
+            return Ok((head.headers, body));
         }
-        asked
+        let body = String::from_utf8_lossy(&body);
+        Err(format!("{}: {body}", head.status))
     }
 
     async fn ask_once(
@@ -168,7 +176,7 @@ impl PspConnection {
         method: Method,
         path: &Uri,
         body: Bytes,
-    ) -> Result<(http::HeaderMap, Bytes), String> {
+    ) -> Result<(http::response::Parts, Bytes), String> {
         let sender = match &mut self.sender {
             Some(sender) => sender,
             none => none.insert(self.store.dial(self.client, self.node).await?),
@@ -198,12 +206,7 @@ impl PspConnection {
         let response = response.map_err(|error| error.to_string())?;
         let (head, body) = response.into_parts();
         let body = body.collect().await.map_err(|error| error.to_string())?;
-        let body = body.to_bytes();
-        if head.status.is_success() {
-            return Ok((head.headers, body));
-        }
-        let body = String::from_utf8_lossy(&body);
-        Err(format!("{}: {body}", head.status))
+        Ok((head, body.to_bytes()))
     }
 
     fn path(&self, key: usize) -> Result<Uri, String> {

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
-use super::linearizable::{Passed, Problem, check, check_within};
+use super::linearizable::{Problem, check, check_within};
 use super::register::{Act, Answer, Event, Expiry, Sets, State};
 
 fn version(revision: u64) -> Version {
@@ -187,9 +187,9 @@ proptest! {
         if spoiled == 0 {
             prop_assert!(explained);
         }
-        // The weaker test may explain more, never less.
-        let loosely = check_within(&events, initial, 0);
-        prop_assert!(!explained || loosely.is_ok(), "{:#?}", events);
+        // Without the time to search, what is explained is undecided and never a violation.
+        let hasty = check_within(&events, initial, 0);
+        prop_assert!(!explained || !matches!(hasty, Err(Problem::Violated(_))), "{:#?}", events);
     }
 }
 
@@ -200,7 +200,7 @@ fn a_stale_read_is_found() {
         event((2, 3), put(2), done(2)),
         event((4, 5), Act::Read, found(2, 2)),
     ];
-    assert_eq!(check(&history, State::Absent), Ok(Passed::Exactly));
+    assert_eq!(check(&history, State::Absent), Ok(()));
     history[2].answer = found(1, 1);
     for steps in [0, 1000] {
         let violated = check_within(&history, State::Absent, steps);
@@ -211,7 +211,7 @@ fn a_stale_read_is_found() {
     }
     // As old as this it may be while the write is under way.
     history[2].start = 3;
-    assert_eq!(check(&history, State::Absent), Ok(Passed::Exactly));
+    assert_eq!(check(&history, State::Absent), Ok(()));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn an_unknown_write_may_come_late_or_never_but_not_twice() {
         event((8, 9), put(3), done(3)),
         event((10, 11), Act::Read, found(3, 3)),
     ];
-    assert_eq!(check(&history, State::Absent), Ok(Passed::Exactly));
+    assert_eq!(check(&history, State::Absent), Ok(()));
     let twice = event((12, 13), Act::Read, found(4, 2));
     assert!(check(&[&history[..], &[twice]].concat(), State::Absent).is_err());
 }
@@ -297,7 +297,7 @@ fn what_a_correct_store_answers_is_explained() {
         let count = random.random_range(4..40);
         let events = made(&mut random, count, seed % 2 == 0);
         let checked = check(&events, State::Absent);
-        assert_eq!(checked, Ok(Passed::Exactly), "seed {seed}: {events:#?}");
+        assert_eq!(checked, Ok(()), "seed {seed}: {events:#?}");
     }
 }
 
@@ -307,12 +307,12 @@ fn a_hundred_thousand_operations_take_well_under_a_second() {
     let sessions: Vec<Vec<Event>> = (0..250).map(|_| made(&mut random, 400, false)).collect();
     let begun = Instant::now();
     for events in &sessions {
-        assert_eq!(check(events, State::Absent), Ok(Passed::Exactly));
+        assert_eq!(check(events, State::Absent), Ok(()));
     }
     let one = Instant::now();
     println!("250 sessions of 400: {:?}", one - begun);
     let long = contended(&mut random, 50_000);
-    assert_eq!(check(&long, State::Absent), Ok(Passed::Exactly));
+    assert_eq!(check(&long, State::Absent), Ok(()));
     println!("one session of 50,000: {:?}", one.elapsed());
     // Ten times what it takes in the development profile.
     assert!(

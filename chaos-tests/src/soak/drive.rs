@@ -27,7 +27,8 @@ use crate::workload::Mix;
 const SLOW: Duration = Duration::from_millis(200);
 /// Bytes that a full disk has left.
 const LEFT: u64 = 1 << 20;
-/// In the last line of the log of a node that had no room to start.
+/// The last line of the log of a node that had no room to start begins with the one and has the other in it.
+const NOT_STARTED: &str = "pspd: error: cannot start";
 const NO_ROOM: &str = "no space left";
 /// Longest time until a node that was asked to end has ended.
 const ENDS: Duration = Duration::from_secs(20);
@@ -191,7 +192,8 @@ impl Soak {
     fn supervise(&self, scenario: &Scenario, node: usize) {
         let log = self.rig.log(node);
         let last = log.lines().next_back().unwrap_or_default();
-        if self.rig.ended(node).is_some() && last.to_lowercase().contains(NO_ROOM) {
+        let no_room = last.starts_with(NOT_STARTED) && last.to_lowercase().contains(NO_ROOM);
+        if no_room && self.rig.ended(node).is_some() {
             scenario.note(&format!(
                 "node {node} had no room to start, and is started again"
             ));

@@ -192,6 +192,8 @@ impl Inner {
         for node in &map.removed {
             known.remove(node);
             self.transport().forget(*node);
+            // Or every write would look at it from then on.
+            self.space.heard(*node, false);
         }
         known.remove(&self.me);
         for (node, address) in known {

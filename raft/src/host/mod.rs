@@ -363,7 +363,7 @@ impl Host {
 
     /// Whether it is still there; a test's.
     #[cfg(test)]
-    pub(crate) fn trace(&self) -> std::sync::Weak<impl Sized + use<>> {
+    pub(crate) fn weak(&self) -> std::sync::Weak<impl Sized + use<>> {
         Arc::downgrade(&self.inner)
     }
 

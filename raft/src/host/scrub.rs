@@ -2,7 +2,7 @@
 //!
 //! | read | what is damaged |
 //! |---|---|
-//! | each replica's state, every value | makes the replica be rebuilt from another node (`repair.rs`) |
+//! | each replica's state as the disk has it, every value | makes the replica be rebuilt from another node (`repair.rs`) |
 //! | each replica's newest snapshot, every file | makes a new snapshot take its place |
 //! | the log's cold segments, every batch | makes their groups take snapshots and purge (`keeper.rs`) until the segment is gone |
 //!

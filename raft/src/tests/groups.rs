@@ -440,8 +440,8 @@ async fn a_host_that_was_stopped_or_killed_leaves_nothing_in_memory() {
     let mut cluster = Cluster::started(22, 3, 2).await;
     cluster.write(shard(0), 1, b"one").await;
     let (stopped, killed) = (
-        cluster.host(NodeId(1)).trace(),
-        cluster.host(NodeId(2)).trace(),
+        cluster.host(NodeId(1)).weak(),
+        cluster.host(NodeId(2)).weak(),
     );
     cluster.stop(NodeId(1)).await;
     cluster.kill(NodeId(2), CrashKeeps::Nothing).await;
