@@ -131,7 +131,7 @@ impl World {
     }
 
     /// Whether this machine may be hurt: every group, as any of its replicas knows it, keeps a majority of voters whose disks
-    /// have lost nothing.
+    /// have lost nothing. A voter whose machine is gone has lost everything.
     pub(super) fn may_hurt(&self, node: NodeId) -> bool {
         let most = usize::try_from(self.lab.plan.nodes.saturating_sub(1) / 2).unwrap_or(0);
         let mut hurt: BTreeSet<NodeId> = self.hurt.keys().copied().collect();
@@ -140,7 +140,8 @@ impl World {
         let mut replicas = hosts.flat_map(|host| host.inspect());
         hurt.len() <= most
             && replicas.all(|replica| {
-                let lost = replica.voters.iter().filter(|it| hurt.contains(it));
+                let is_lost = |it: &&NodeId| hurt.contains(it) || !self.machines.contains_key(it);
+                let lost = replica.voters.iter().filter(is_lost);
                 lost.count() <= replica.voters.len().saturating_sub(1) / 2
             })
     }
@@ -424,7 +425,7 @@ impl World {
         Ok(())
     }
 
-    /// A machine is hurt no more when it votes in no group, and every group has voters enough: of five that a cluster
+    /// A machine is hurt no more when it votes in no group, and every group has voters enough, for sure: of five that a cluster
     /// began with, placement keeps three.
     fn settle_places(&mut self) {
         let placed: Vec<NodeId> = self
@@ -448,7 +449,7 @@ impl World {
         for machine in self.machines.values() {
             let Some(host) = machine.host() else { continue };
             for replica in host.inspect().iter().filter(|replica| replica.ready) {
-                let enough = are_enough(&replica.voters, &nodes);
+                let enough = replica.settled && are_enough(&replica.voters, &nodes);
                 placed.insert(replica.group, enough);
             }
         }

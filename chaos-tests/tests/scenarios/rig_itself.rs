@@ -112,7 +112,8 @@ async fn every_fault_takes_hold_under_load_and_can_be_taken_back() {
         Box::new(Killed(vec![0])),
         Box::new(BadSync::new(1, Sync::Waits(Duration::from_millis(50)))),
         Box::new(BadSync::new(2, Sync::Lies)),
-        Box::new(SlowProcessor::new(0, 10)),
+        // Less than this little load takes on a fast machine.
+        Box::new(SlowProcessor::new(0, 3)),
         Box::new(SlowDisk::new(1, 20)),
         Box::new(WallClock {
             node: 2,

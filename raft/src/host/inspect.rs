@@ -47,6 +47,8 @@ pub struct Inspected {
     pub log_time: UnixMillis,
     /// Who votes in its group, as far as it knows.
     pub voters: Vec<NodeId>,
+    /// Whether it knows these voters to be committed, with no change under way: until then those before them may decide alone.
+    pub settled: bool,
     entries: GroupLog,
     store: TabletStore,
 }
@@ -83,6 +85,18 @@ fn acknowledged(opened: &Opened) -> Vec<(NodeId, u64)> {
     matched.collect()
 }
 
+fn settled(opened: &Opened) -> bool {
+    use openraft::async_runtime::watch::WatchReceiver as _;
+    let metrics = opened.replica.parts.raft.metrics();
+    let metrics = metrics.borrow_watched();
+    let (effective, committed) = (
+        &metrics.membership_config,
+        &metrics.committed_membership_config,
+    );
+    effective.log_id() == committed.log_id()
+        && effective.membership().get_joint_config().len() == 1
+}
+
 impl Inspected {
     fn of(opened: &Opened) -> Self {
         use openraft::async_runtime::watch::WatchReceiver as _;
@@ -103,6 +117,7 @@ impl Inspected {
             applied: replica.parts.progress.applied().map(ours),
             log_time: replica.parts.progress.log_time(),
             voters: replica.voters(),
+            settled: settled(opened),
             entries: replica.parts.log.clone(),
             store: replica.parts.store.clone(),
         }
