@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -190,6 +191,18 @@ impl Image {
         rustix::fs::statvfs(&self.mount)
             .map(|stat| (stat.f_blocks - stat.f_bfree) * stat.f_frsize)
             .map_err(|error| format!("cannot ask {}: {error}", self.mount.display()))
+    }
+
+    /// Bytes that files below a folder of the disk take whose names begin so.
+    #[must_use]
+    pub fn allocated(&self, folder: &str, begins: &str) -> u64 {
+        let files = self.files(folder, "");
+        let begin = |path: &&PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(begins))
+        };
+        let taken = |path: &PathBuf| fs::metadata(path).map_or(0, |it| it.blocks() * 512);
+        files.iter().filter(begin).map(taken).sum()
     }
 
     /// Files below a folder of the disk whose name ends so, in order.

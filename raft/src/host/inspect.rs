@@ -93,8 +93,7 @@ fn settled(opened: &Opened) -> bool {
         &metrics.membership_config,
         &metrics.committed_membership_config,
     );
-    effective.log_id() == committed.log_id()
-        && effective.membership().get_joint_config().len() == 1
+    effective.log_id() == committed.log_id() && effective.membership().get_joint_config().len() == 1
 }
 
 impl Inspected {
