@@ -42,10 +42,21 @@ impl Own {
 
     /// Asks one node's gateway.
     pub(crate) async fn ask_at(&self, node: usize, action: Action, session: &str) -> Operation {
-        let gateways = vec![self.client.gateways[node].clone()];
+        self.ask_among(&[node], ONCE, action, session).await
+    }
+
+    /// Asks through the gateways of these nodes, for so long at most.
+    pub(crate) async fn ask_among(
+        &self,
+        nodes: &[usize],
+        budget: Duration,
+        action: Action,
+        session: &str,
+    ) -> Operation {
+        let gateways = nodes.iter().map(|node| self.client.gateways[*node].clone());
         let client = Client {
-            gateways,
-            budget: ONCE,
+            gateways: gateways.collect(),
+            budget,
             ..self.client.clone()
         };
         let (operation, _) = client.perform(self.of(action, session, SMALL)).await;

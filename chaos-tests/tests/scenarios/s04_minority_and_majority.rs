@@ -6,12 +6,12 @@
 use std::time::Duration;
 
 use chaos_tests::faults::network::Links;
-use chaos_tests::history::{Action, End};
+use chaos_tests::history::{Action, End, Operation};
 use chaos_tests::rig::RigConfig;
 use chaos_tests::scenario::Rules;
-use chaos_tests::workload::{Ask, Client, Mix};
-use tokio::time::Instant;
+use chaos_tests::workload::Mix;
 
+use crate::own::Own;
 use crate::play::Play;
 
 const NODES: usize = 5;
@@ -19,8 +19,10 @@ const NODES: usize = 5;
 const SETTLES: Duration = Duration::from_secs(4);
 /// How long the cut lasts after that.
 const LASTS: Duration = Duration::from_secs(5);
-/// The client number of what is asked of one side only.
-const PROBE: usize = 7000;
+/// Sessions of each shard that are asked for on one side only.
+const EACH: usize = 2;
+/// How long that is tried.
+const BUDGET: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "needs root: make chaos"]
@@ -35,6 +37,11 @@ async fn a_minority_serves_nothing_and_a_majority_everything() {
         ..Mix::new(seed)
     };
     let play = Play::begin("4", config, Rules::default(), mix).await;
+    let own = Own::new(&play);
+    let mut sessions = Vec::new();
+    for _ in 0..EACH {
+        sessions.extend(own.in_each_shard(None).await.into_values());
+    }
     for leader_is_alone in [true, false] {
         let leader = play.leader().await;
         let other = (leader + 1) % NODES;
@@ -46,11 +53,15 @@ async fn a_minority_serves_nothing_and_a_majority_everything() {
         let mut cut = Links::split(&minority, NODES);
         play.inject(&mut cut);
         play.scenario.until_passed(SETTLES).await;
-        let served = probe(&play, &minority).await;
-        assert_eq!(served, 0, "the smaller side served {served} requests");
+        let (served, _) = probe(&own, &sessions, &minority).await;
+        assert!(served.is_empty(), "the smaller side served {served:?}");
         let majority: Vec<usize> = (0..NODES).filter(|node| !minority.contains(node)).collect();
-        let served = probe(&play, &majority).await;
-        assert_eq!(served, 2 * SESSIONS, "the larger side served {served} only");
+        let (served, failed) = probe(&own, &sessions, &majority).await;
+        assert!(
+            failed.is_empty(),
+            "the larger side did not serve {failed:?}"
+        );
+        assert_eq!(served.len(), 2 * sessions.len());
         play.scenario.until_passed(LASTS).await;
         play.heal(&mut cut);
         play.until_serves().await;
@@ -58,41 +69,13 @@ async fn a_minority_serves_nothing_and_a_majority_everything() {
     play.finish().await;
 }
 
-/// Sessions that are asked for.
-const SESSIONS: usize = 12;
-
-/// Reads and writes of some sessions through the gateways of one side; how many succeeded.
-async fn probe(play: &Play, side: &[usize]) -> usize {
-    let gateways = play.rig.target().gateways();
-    let client = Client {
-        budget: Duration::from_secs(3),
-        ..play
-            .scenario
-            .client(side.iter().map(|node| gateways[*node].clone()).collect())
-    };
-    let history = play.scenario.history().operations();
-    let live = history
-        .iter()
-        .rev()
-        .filter(|operation| operation.is_acknowledged() && operation.action == Action::Patch);
-    let mut sessions: Vec<String> = live.map(|operation| operation.session.clone()).collect();
-    sessions.sort();
-    sessions.dedup();
-    let number = history.len() as u64;
-    let asks = sessions.iter().cycle().take(SESSIONS).enumerate();
-    let asks = asks.flat_map(|(at, session)| {
-        [Action::Patch, Action::Read].map(|action| Ask {
-            client: PROBE + at,
-            number: number + u64::from(action == Action::Read),
-            action,
-            session: session.clone(),
-            bytes: 200,
-            expires: None,
-            seen: None,
-            due: Instant::now(),
-        })
+/// Writes and reads a session of each shard through the gateways of one side; those requests that were answered as wanted, and those
+/// that were not.
+async fn probe(own: &Own, sessions: &[String], side: &[usize]) -> (Vec<Operation>, Vec<Operation>) {
+    let asks = sessions.iter().flat_map(|session| {
+        let ask = |action| own.ask_among(side, BUDGET, action, session);
+        [Action::Patch, Action::Read].map(ask)
     });
-    let ended = futures::future::join_all(asks.map(|ask| client.perform(ask))).await;
-    let ok = |(operation, _): &&(chaos_tests::history::Operation, _)| operation.outcome == End::Ok;
-    ended.iter().filter(ok).count()
+    let ended = futures::future::join_all(asks).await;
+    ended.into_iter().partition(|it| it.outcome == End::Ok)
 }

@@ -95,15 +95,16 @@ async fn nearly_full(play: &Play, own: &Own, nodes: &[usize]) {
     };
     let what = "whoever has room leads";
     play.rig.until(what, KNOWS_WITHIN, leads_nothing).await;
-    let from = play.scenario.history().now();
-    let mut refused = 0;
-    for session in sessions.kept.values() {
-        for gateway in 0..play.rig.count() {
-            refused += written_or_refused(own, gateway, session).await;
-        }
-    }
-    let asked = sessions.kept.len() * play.rig.count();
     let majority = nodes.len() * 2 > play.rig.count();
+    if majority {
+        // Who leads hears it from the others.
+        let heard = || async { refused(play, own, &sessions).await > 0 };
+        let what = "a leader knows of the others' disks";
+        play.rig.until(what, KNOWS_WITHIN, heard).await;
+    }
+    let from = play.scenario.history().now();
+    let asked = sessions.kept.len() * play.rig.count();
+    let refused = refused(play, own, &sessions).await;
     assert_eq!(refused, if majority { asked } else { 0 }, "{nodes:?}");
     delete_all(own, &sessions.deleted).await;
     for session in sessions.ending.values() {
@@ -121,6 +122,17 @@ async fn nearly_full(play: &Play, own: &Own, nodes: &[usize]) {
     println!("nodes {nodes:?} know of the room after {took:?}");
     until_written(play, own, &sessions.kept, KNOWS_WITHIN).await;
     all_was_clear(play, from, until);
+}
+
+/// How many writes are refused of one to each session through each gateway.
+async fn refused(play: &Play, own: &Own, sessions: &Sessions) -> usize {
+    let mut refused = 0;
+    for session in sessions.kept.values() {
+        for gateway in 0..play.rig.count() {
+            refused += written_or_refused(own, gateway, session).await;
+        }
+    }
+    refused
 }
 
 /// A session takes a write, or it is refused as on a full disk, which counts; it is read in any case.

@@ -18,7 +18,7 @@ const LEAVES_WITHIN: Duration = Duration::from_secs(20);
 /// Within what a node that is sick no more says so: it must be well for ten seconds first.
 const WELL_WITHIN: Duration = Duration::from_secs(20);
 /// How long the load is measured.
-const MEASURES: Duration = Duration::from_secs(6);
+const MEASURES: Duration = Duration::from_secs(10);
 
 fn sick(node: usize) -> [Box<dyn Fault>; 3] {
     [
@@ -67,7 +67,8 @@ async fn a_sick_follower_costs_next_to_nothing() {
     let seed = crate::seed("10");
     let config = RigConfig::new(crate::PSPD, seed);
     let mix = Mix {
-        rate: 100,
+        // Of 1,000 writes in each measurement, ten are above the 99th percentile.
+        rate: 250,
         large_percent: 0,
         ..Mix::new(seed)
     };
@@ -75,7 +76,7 @@ async fn a_sick_follower_costs_next_to_nothing() {
     let victim = play.leader().await;
     // Sick until it leads nothing: from then on it is a follower.
     let mut fault = SlowDisk::new(victim, 20);
-    let well = p99(&play).await;
+    let before = p99(&play).await;
     play.inject(&mut fault);
     let target = &play.rig.target();
     let leads_nothing = || async {
@@ -85,14 +86,16 @@ async fn a_sick_follower_costs_next_to_nothing() {
     let what = "the sick node leads nothing";
     play.rig.until(what, LEAVES_WITHIN, leads_nothing).await;
     let sick = p99(&play).await;
-    println!("99th percentile of writes: {well:?} before, {sick:?} with a sick follower");
     play.heal(&mut fault);
     until_well(&play, victim).await;
     play.until_serves().await;
-    assert!(
-        sick <= well.mul_f64(1.2),
-        "{well:?} before, {sick:?} beside"
-    );
+    play.rig.until_balanced(Duration::from_secs(60)).await;
+    // The machine is not the same all the time: what is sick is compared with both times beside it.
+    let after = p99(&play).await;
+    let figures =
+        format!("99th percentile of writes: {before:?} before, {sick:?} sick, {after:?} after");
+    println!("{figures}");
+    assert!(sick <= before.max(after).mul_f64(1.2), "{figures}");
     play.finish().await;
 }
 
