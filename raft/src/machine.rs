@@ -317,7 +317,14 @@ pub(crate) enum Entries {
 impl Entries {
     /// As it is proposed.
     pub(crate) fn encode(&self) -> Data {
-        Data(codec::encode(self))
+        let bytes = match self {
+            Self::Shard(entry) => {
+                let commands = entry.commands.iter().map(shard::Command::weight);
+                commands.fold(64, usize::saturating_add)
+            }
+            Self::Meta(_) => 1024,
+        };
+        Data(codec::encode_about(self, bytes))
     }
 }
 

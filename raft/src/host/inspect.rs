@@ -24,6 +24,10 @@ const PAGE: usize = 1 << 20;
 
 /// A replica, at one moment.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that have nothing to do with each other"
+)]
 pub struct Inspected {
     /// Its group.
     pub group: GroupId,

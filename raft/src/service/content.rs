@@ -20,6 +20,8 @@ use crate::service::seal::{self, Kind, OVERHEAD_BYTES, Owner, Packed, SealError}
 
 /// The id that a chunk's envelope names: its key is in the manifest.
 const CHUNK_KEY_ID: u32 = 0;
+/// From this many bytes a summary is compressed.
+const LONG_SUMMARY_BYTES: usize = 1024;
 
 /// Why stored content cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +97,13 @@ pub(super) fn prepare(
 ) -> Prepared {
     let owner = Owner::session(tenant, session);
     let sealed_under = |kind| (kind, SESSION_KEY_ID);
-    let summary = seal::pack(Vec::from(codec::encode(&input.summary)));
+    let summary = Vec::from(codec::encode(&input.summary));
+    // A short one is hardly shorter compressed, and costs as much as a body of some KiB.
+    let summary = if summary.len() < LONG_SUMMARY_BYTES {
+        seal::plain(summary)
+    } else {
+        seal::pack(summary)
+    };
     let summary = seal::seal_packed(&key.0, sealed_under(Kind::Summary), owner, &summary);
     let packed = seal::pack(input.sections.encode());
     let (body, chunks) = if packed.bytes.len() + OVERHEAD_BYTES <= MAX_INLINE_BYTES {

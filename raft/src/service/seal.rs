@@ -128,6 +128,15 @@ fn decompress(packed: &[u8], plain_bytes: usize) -> Option<Vec<u8>> {
     })
 }
 
+/// Content that stays as it is.
+pub(super) fn plain(plain: Vec<u8>) -> Packed {
+    Packed {
+        plain_bytes: plain.len(),
+        bytes: Bytes::from(plain),
+        compressed: false,
+    }
+}
+
 /// Compresses content if that saves at least a sixteenth of it.
 pub(super) fn pack(plain: Vec<u8>) -> Packed {
     let plain_bytes = plain.len();

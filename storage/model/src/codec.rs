@@ -10,7 +10,9 @@ use bytes::Bytes;
 use crate::limits::MAX_VALUE_BYTES;
 
 /// The version of the encoding that this build writes.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
+/// Room for what most values take.
+const USUAL_BYTES: usize = 256;
 
 const fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<MAX_VALUE_BYTES>()
@@ -39,7 +41,17 @@ pub enum CodecError {
 /// When the value is larger than [`MAX_VALUE_BYTES`]: callers bound what they build.
 #[must_use]
 pub fn encode<T: Encode>(value: &T) -> Bytes {
-    let mut out = vec![FORMAT];
+    encode_about(value, USUAL_BYTES)
+}
+
+/// The same, for a value of which is known about how many bytes it takes: they are had once, instead of growing.
+///
+/// # Panics
+/// As [`encode`].
+#[must_use]
+pub fn encode_about<T: Encode>(value: &T, bytes: usize) -> Bytes {
+    let mut out = Vec::with_capacity(bytes);
+    out.push(FORMAT);
     bincode::encode_into_std_write(value, &mut out, config())
         .expect("values of the model are built within MAX_VALUE_BYTES");
     Bytes::from(out)
@@ -103,7 +115,7 @@ mod tests {
     #[test]
     fn another_version_trailing_bytes_and_emptiness_are_refused() {
         let bytes = encode(&(7_u32, Blob(Bytes::from_static(b"abc"))));
-        assert_eq!(bytes.as_ref(), [1, 7, 3, b'a', b'b', b'c']);
+        assert_eq!(bytes.as_ref(), [2, 7, 3, b'a', b'b', b'c']);
         let back: (u32, Blob) = decode(&bytes).expect("decodes");
         assert_eq!(back.1.0.as_ref(), b"abc");
         let mut longer = bytes.to_vec();

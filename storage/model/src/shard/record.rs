@@ -116,6 +116,8 @@ pub struct Live {
     pub summary: Blob,
     /// Length of the document's sections before compression, in bytes.
     pub plain_bytes: u64,
+    /// How many chunks its body refers to: without any, whoever replaces the body need not read it.
+    pub chunks: u32,
     /// The newest requests, oldest first.
     pub remembered: Vec<Remembered>,
 }

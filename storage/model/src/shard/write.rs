@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::codec::{self, Blob};
-use crate::id::{RequestId, SessionId, TenantId, Version};
+use crate::id::{ChunkId, RequestId, SessionId, TenantId, Version};
 use crate::limits::{PURGE_AFTER, TOMBSTONE_TTL};
 use crate::shard::record::{Body, Content, Ending, Live, Record, Tombstone, is_full, remember};
 use crate::shard::{
@@ -173,6 +173,7 @@ fn create(
         expires: None,
         summary: content.summary.clone(),
         plain_bytes: content.plain_bytes,
+        chunks: 0,
         remembered: Vec::new(),
     };
     let count = counter(state, &Key::SessionCount(target.tenant))?;
@@ -199,12 +200,10 @@ fn update(
         return Ok(Outcome::Rejected(Rejection::TooManyRequests));
     }
     live.version = live.version.next();
-    let old = load_body(state, target.tenant, target.session)?;
+    let old = chunks(state, (target.tenant, target.session), &live)?;
     // New references first: a chunk that both bodies share must not be removed in between.
     let outcome = store(state, target, live, content, events)?;
-    if let Some(old) = old {
-        chunk::release(state, old.chunks())?;
-    }
+    chunk::release(state, &old)?;
     Ok(outcome)
 }
 
@@ -229,6 +228,7 @@ fn store(
     live.expires = content.expires;
     live.summary = content.summary.clone();
     live.plain_bytes = content.plain_bytes;
+    live.chunks = u32::try_from(content.body.chunks().len()).unwrap_or(u32::MAX);
     if let Some(expires) = live.expires {
         state.put(
             Key::Due(expires, Due::Expire(tenant, session)),
@@ -244,7 +244,8 @@ fn store(
     if let Some(tag) = target.idempotency {
         idempotency::keep(state, tenant, (session, ending), tag, now)?;
     }
-    state.put(Key::Body(tenant, session), codec::encode(&content.body));
+    let body = codec::encode_about(&content.body, content.weight().saturating_add(64));
+    state.put(Key::Body(tenant, session), body);
     let record = Record::Live(live);
     state.put(Key::Session(tenant, session), codec::encode(&record));
     if let Record::Live(live) = record {
@@ -297,9 +298,8 @@ pub(super) fn bury(
     now: UnixMillis,
     events: &mut Vec<Event>,
 ) -> Result<(), StateError> {
-    if let Some(body) = load_body(state, tenant, session)? {
-        chunk::release(state, body.chunks())?;
-    }
+    let chunks = chunks(state, (tenant, session), &live)?;
+    chunk::release(state, &chunks)?;
     clear_due(state, tenant, session, live.expires);
     state.delete(Key::Body(tenant, session));
     state.delete(Key::Secret(tenant, session));
@@ -341,11 +341,19 @@ fn clear_due(
     }
 }
 
-fn load_body(
+/// The chunks of a session's body. A body without any is not read.
+fn chunks(
     state: &impl StateRead,
-    tenant: TenantId,
-    session: SessionId,
-) -> Result<Option<Body>, StateError> {
+    (tenant, session): (TenantId, SessionId),
+    live: &Live,
+) -> Result<Vec<ChunkId>, StateError> {
+    if live.chunks == 0 {
+        return Ok(Vec::new());
+    }
     let bytes = state.get(&Key::Body(tenant, session))?;
-    Ok(bytes.map(|bytes| codec::decode(&bytes)).transpose()?)
+    let body = bytes.map(|bytes| codec::decode(&bytes)).transpose()?;
+    Ok(match body {
+        Some(Body::Chunked { chunks, .. }) => chunks,
+        Some(Body::Inline(_)) | None => Vec::new(),
+    })
 }
