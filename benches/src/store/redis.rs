@@ -29,6 +29,25 @@ impl Redis {
             limit,
         }
     }
+
+    /// What the primary says of its replicas.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn info(&self) -> Result<String, String> {
+        let mut out = Vec::new();
+        command(&mut out, &[b"INFO", b"replication"]);
+        let address = *self.nodes.first().ok_or("there are no nodes")?;
+        limited(self.limit, async {
+            let mut wire = Wire::dial(address).await?;
+            wire.send(&out).await?;
+            match wire.next(reply).await? {
+                Reply::Bulk(Some(text)) => Ok(String::from_utf8_lossy(&text).into_owned()),
+                other => Err(format!("no report: {other:?}")),
+            }
+        })
+        .await
+    }
 }
 
 impl Store for Redis {
@@ -105,7 +124,7 @@ impl Connection for RedisConnection {
         let mut out = Vec::with_capacity(64);
         command(&mut out, &[b"GET", name(key).as_bytes()]);
         match self.ask(fresh, &out, 1).await? {
-            Reply::Bulk(Some(1..)) => Ok(()),
+            Reply::Bulk(Some(value)) if !value.is_empty() => Ok(()),
             other => Err(format!("no value: {other:?}")),
         }
     }
@@ -124,13 +143,13 @@ fn command(out: &mut Vec<u8>, words: &[&[u8]]) {
     }
 }
 
-/// What a server answers, as far as it does here; of a value only the length.
+/// What a server answers, as far as it does here.
 #[derive(Debug, PartialEq, Eq)]
 enum Reply {
     Status,
     Error(String),
     Integer(i64),
-    Bulk(Option<usize>),
+    Bulk(Option<Bytes>),
 }
 
 fn reply(inbox: &mut BytesMut) -> Result<Option<Reply>, String> {
@@ -150,15 +169,15 @@ fn reply(inbox: &mut BytesMut) -> Result<Option<Reply>, String> {
     let line = rest[..head].strip_suffix(b"\r").ok_or("a bare line end")?;
     let (kind, text) = line.split_first().ok_or("an empty reply")?;
     rest.advance(head + 1);
-    let (reply, taken) = match kind {
-        b'+' => (Reply::Status, 0),
-        b'-' => (Reply::Error(String::from_utf8_lossy(text).into_owned()), 0),
+    let reply = match kind {
+        b'+' => Reply::Status,
+        b'-' => Reply::Error(String::from_utf8_lossy(text).into_owned()),
         b':' => {
             let number = std::str::from_utf8(text).ok();
             let number = number.and_then(|text| text.parse().ok());
-            (Reply::Integer(number.ok_or("no number")?), 0)
+            Reply::Integer(number.ok_or("no number")?)
         }
-        b'$' if text == b"-1" => (Reply::Bulk(None), 0),
+        b'$' if text == b"-1" => Reply::Bulk(None),
         b'$' => {
             let length = wire::length(text)?;
             if rest.len() < length + 2 {
@@ -167,11 +186,14 @@ fn reply(inbox: &mut BytesMut) -> Result<Option<Reply>, String> {
             if &rest[length..length + 2] != b"\r\n" {
                 return Err("a value does not end where it should".to_owned());
             }
-            (Reply::Bulk(Some(length)), length + 2)
+            inbox.advance(head + 1);
+            let value = inbox.split_to(length).freeze();
+            inbox.advance(2);
+            return Ok(Some(Reply::Bulk(Some(value))));
         }
         other => return Err(format!("an unknown kind of reply: {other}")),
     };
-    inbox.advance(head + 1 + taken);
+    inbox.advance(head + 1);
     Ok(Some(reply))
 }
 
@@ -195,7 +217,7 @@ mod tests {
         let want = [
             Reply::Status,
             Reply::Integer(1),
-            Reply::Bulk(Some(3)),
+            Reply::Bulk(Some(Bytes::from_static(b"a\r\n"))),
             Reply::Bulk(None),
             Reply::Error("ERR no".to_owned()),
         ];

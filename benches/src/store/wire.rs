@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 /// The longest message that is taken from a server.
 pub(super) const LARGEST: usize = 64 << 20;
-/// The longest line.
+/// The longest line that is taken from a server.
 pub(super) const LONGEST_LINE: usize = 64 << 10;
 
 /// A TCP connection and what came over it.
@@ -61,20 +61,6 @@ pub(super) async fn dial(address: SocketAddr) -> Result<TcpStream, String> {
     Ok(stream)
 }
 
-/// A line without its end, off the buffer, if it is there whole.
-pub(super) fn line(inbox: &mut BytesMut) -> Result<Option<BytesMut>, String> {
-    let end = inbox.windows(2).position(|pair| pair == b"\r\n");
-    let Some(end) = end else {
-        if inbox.len() > LONGEST_LINE {
-            return Err(format!("a line longer than {LONGEST_LINE} bytes"));
-        }
-        return Ok(None);
-    };
-    let mut line = inbox.split_to(end + 2);
-    line.truncate(end);
-    Ok(Some(line))
-}
-
 /// A length, within what is taken.
 pub(super) fn length(text: &[u8]) -> Result<usize, String> {
     let number = std::str::from_utf8(text).ok();
@@ -96,16 +82,6 @@ pub(super) async fn limited<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_line_is_taken_when_it_is_whole() {
-        let mut inbox = BytesMut::from(&b"one\r\ntwo\r"[..]);
-        assert_eq!(line(&mut inbox).unwrap().unwrap(), &b"one"[..]);
-        assert_eq!(line(&mut inbox), Ok(None));
-        assert_eq!(inbox, &b"two\r"[..]);
-        let mut endless = BytesMut::from(&vec![b'x'; LONGEST_LINE + 1][..]);
-        assert!(line(&mut endless).is_err());
-    }
 
     #[test]
     fn a_length_has_bounds() {
