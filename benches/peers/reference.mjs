@@ -1,7 +1,8 @@
 // A stand-in of the PSP reference server, to measure ours against: a session is a file; a write reads the whole body and the old
 // file, puts the wanted fields of one over those of the other, and writes the whole new file; nothing is synced and nothing is
 // replicated. What makes the stand-in faster than a full server: no framework, no checksum, no other routes; a write of a session that
-// is not there makes it. Two writers of one session can meet, as with the reference server: then one of them is lost.
+// is not there makes it. Two writers of one session can meet, as with the reference server, and leave a file that is no JSON: a read of
+// it fails, but the next write makes it anew, or the load would soon meet errors only.
 //
 // node reference.mjs PORT FOLDER
 import { createServer } from 'node:http';
@@ -24,11 +25,11 @@ async function read(request) {
   return JSON.parse(Buffer.concat(parts).toString('utf8'));
 }
 
-async function stored(file) {
+async function stored(file, orElse) {
   try {
     return JSON.parse(await readFile(file, 'utf8'));
   } catch (error) {
-    if (error.code === 'ENOENT') return undefined;
+    if (error.code === 'ENOENT' || orElse !== undefined) return orElse;
     throw error;
   }
 }
@@ -53,7 +54,7 @@ async function answer(request) {
   if (request.method !== 'PUT') return [405, { error: 'Method not allowed' }];
   const body = await read(request);
   const now = new Date().toISOString();
-  const session = (await stored(file)) ?? made(id, now);
+  const session = await stored(file, made(id, now));
   for (const field of FIELDS) session[field] = body[field] ?? session[field];
   session.timestamps.updated = now;
   await writeFile(file, JSON.stringify(session));

@@ -2,7 +2,8 @@
 //!
 //! It refuses to run as root: then it runs as the user `postgres`, who must be able to reach the folder.
 
-use std::os::unix::fs::chown;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -63,6 +64,7 @@ impl Programs {
     fn own(&self, folder: &Path) -> Result<(), String> {
         let fails = |error: std::io::Error| format!("{}: {error}", folder.display());
         std::fs::create_dir_all(folder).map_err(fails)?;
+        std::fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(fails)?;
         if let Some((user, group)) = self.user {
             chown(folder, Some(user), Some(group)).map_err(fails)?;
         }

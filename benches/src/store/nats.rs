@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
 
 use super::wire::{self, dial, limited};
 use super::{Connection, Fresh, Store};
@@ -28,8 +29,8 @@ const CONFIG: &str = r#"{"name":"KV_sessions","subjects":["$KV.sessions.>"],"ret
 "num_replicas":3,"max_msgs_per_subject":1,"max_msgs":-1,"max_bytes":-1,"max_consumers":-1,"max_msg_size":-1,
 "allow_rollup_hdrs":true,"deny_delete":true,"allow_direct":true}"#;
 const HELLO: &[u8] =
-    b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\"lang\":\"rust\",\"version\":\"0\",\"protocol\":1}\r\nSUB _INBOX.1.* 1\r\n";
-const INBOX: &str = "_INBOX.1.";
+    b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true,\"lang\":\"rust\",\"version\":\"0\",\"protocol\":1}\r\n";
+const INBOX: &[u8] = b"_INBOX.";
 
 /// A cluster.
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ pub struct Nats {
     nodes: Rc<[SocketAddr]>,
     limit: Duration,
     /// By node and by place.
-    shared: Rc<RefCell<BTreeMap<(usize, usize), Rc<Link>>>>,
+    shared: Rc<RefCell<BTreeMap<(usize, usize), Rc<Open>>>>,
 }
 
 /// Who leads the stream, and who follows.
@@ -121,24 +122,32 @@ impl Nats {
         limited(self.limit, async {
             let link = self.link(node % self.nodes.len().max(1), place).await?;
             let (answer, waits) = oneshot::channel();
-            link.ask(subject, body, answer);
+            link.link.ask(subject, body, answer);
             waits.await.map_err(|error| error.to_string())?
         })
         .await
     }
 
-    async fn link(&self, node: usize, place: usize) -> Result<Rc<Link>, String> {
+    async fn link(&self, node: usize, place: usize) -> Result<Rc<Open>, String> {
         let known = self.shared.borrow().get(&(node, place)).cloned();
-        if let Some(known) = known.filter(|link| !link.closed.get()) {
+        if let Some(known) = known.filter(|open| !open.link.closed.get()) {
             return Ok(known);
         }
         let address = *self.nodes.get(node).ok_or("there are no nodes")?;
-        let (read, write) = dial(address).await?.into_split();
-        let link = Rc::new(Link::default());
-        link.out.borrow_mut().extend_from_slice(HELLO);
-        link.wake.notify_one();
-        tokio::task::spawn_local(Rc::clone(&link).reads(read));
-        tokio::task::spawn_local(Rc::clone(&link).writes(write));
+        let stream = dial(address).await?;
+        let own = stream.local_addr().map_err(|error| error.to_string())?;
+        // What is sent to an inbox goes to all who listen there: none but this connection has these two ports.
+        let inbox = format!("_INBOX.{}-{}", address.port(), own.port());
+        let link = Rc::new(Link {
+            inbox: inbox.into(),
+            ..Link::default()
+        });
+        link.greet();
+        let (read, write) = stream.into_split();
+        let reads = tokio::task::spawn_local(Rc::clone(&link).reads(read));
+        let writes = tokio::task::spawn_local(Rc::clone(&link).writes(write));
+        let tasks = [reads.abort_handle(), writes.abort_handle()];
+        let link = Rc::new(Open { link, tasks });
         let mut shared = self.shared.borrow_mut();
         shared.insert((node, place), Rc::clone(&link));
         Ok(link)
@@ -222,9 +231,24 @@ fn understood(answer: &[u8]) -> Result<Answer, String> {
 
 type Waits = oneshot::Sender<Result<Bytes, String>>;
 
+/// A connection with its two tasks, which end with it.
+#[derive(Debug)]
+struct Open {
+    link: Rc<Link>,
+    tasks: [AbortHandle; 2],
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
 /// A connection over which many clients ask. What they send at one time goes out in one packet.
 #[derive(Debug, Default)]
 struct Link {
+    /// Before the number of a request: where it is answered.
+    inbox: Rc<str>,
     out: RefCell<BytesMut>,
     wake: Notify,
     waits: RefCell<BTreeMap<u64, Waits>>,
@@ -233,11 +257,19 @@ struct Link {
 }
 
 impl Link {
+    fn greet(&self) {
+        let mut out = self.out.borrow_mut();
+        out.extend_from_slice(HELLO);
+        out.extend_from_slice(format!("SUB {}.* 1\r\n", self.inbox).as_bytes());
+        self.wake.notify_one();
+    }
+
     fn ask(&self, subject: &str, body: &[u8], waits: Waits) {
         let number = self.last.get() + 1;
         self.last.set(number);
         self.waits.borrow_mut().insert(number, waits);
-        publish(&mut self.out.borrow_mut(), subject, number, body);
+        let reply = format!("{}.{number}", self.inbox);
+        publish(&mut self.out.borrow_mut(), subject, &reply, body);
         self.wake.notify_one();
     }
 
@@ -296,8 +328,8 @@ impl Link {
     }
 }
 
-fn publish(out: &mut BytesMut, subject: &str, number: u64, body: &[u8]) {
-    let head = format!("PUB {subject} {INBOX}{number} {}\r\n", body.len());
+fn publish(out: &mut BytesMut, subject: &str, reply: &str, body: &[u8]) {
+    let head = format!("PUB {subject} {reply} {}\r\n", body.len());
     out.extend_from_slice(head.as_bytes());
     out.extend_from_slice(body);
     out.extend_from_slice(b"\r\n");
@@ -350,8 +382,11 @@ fn event(inbox: &mut BytesMut) -> Result<Option<Event>, String> {
         return Err("headers longer than their message".to_owned());
     }
     let number = before.first().and_then(|subject| {
-        let number = subject.strip_prefix(INBOX.as_bytes())?;
-        std::str::from_utf8(number).ok()?.parse().ok()
+        let number = subject
+            .strip_prefix(INBOX)?
+            .rsplit(|byte| *byte == b'.')
+            .next();
+        std::str::from_utf8(number?).ok()?.parse().ok()
     });
     let number = number.ok_or("a message to nobody here")?;
     let Some(rest) = inbox.get(end + 1..end + 3 + length) else {
@@ -373,7 +408,7 @@ mod tests {
     #[test]
     fn a_write_is_these_bytes() {
         let mut out = BytesMut::new();
-        publish(&mut out, "$KV.sessions.7", 12, b"ab");
+        publish(&mut out, "$KV.sessions.7", "_INBOX.1.12", b"ab");
         assert_eq!(out, &b"PUB $KV.sessions.7 _INBOX.1.12 2\r\nab\r\n"[..]);
     }
 

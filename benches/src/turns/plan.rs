@@ -160,7 +160,10 @@ impl Plan {
             bytes: case.bytes,
             text: Text::Real,
             warm_up: self.warm_up,
-            time: self.time,
+            // Some need seconds to elect a new leader.
+            time: self
+                .time
+                .mul_f64(if case.rate.is_some() { 1.5 } else { 1.0 }),
             seed: u64::from(round),
         }
     }

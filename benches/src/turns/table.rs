@@ -25,7 +25,7 @@ pub struct Measured {
     pub p50: f64,
     /// Milliseconds.
     pub p99: f64,
-    /// Seconds of processor time of all servers for 1,000 requests.
+    /// Seconds of processor time of all servers for 1,000 requests; 0 when one of them was killed.
     pub cpu: f64,
     /// MiB of a node, at the end.
     pub memory: f64,
@@ -64,7 +64,12 @@ impl Measured {
             per_second: outcome.per_second(),
             p50: tally.millis(0.5),
             p99: tally.millis(0.99),
-            cpu: outcome.cpu_per_thousand(),
+            // The killed node takes its time along.
+            cpu: if case.rate.is_some() {
+                0.0
+            } else {
+                outcome.cpu_per_thousand()
+            },
             memory: f64::from(mib) / f64::from(nodes),
             gap: outcome.gap_of_one.as_secs_f64() * 1000.0,
             gap_of_all: outcome.gap.as_secs_f64() * 1000.0,
@@ -293,9 +298,9 @@ pub fn medians(results: &[Measured]) -> String {
                     format!("{:.0}", middle(&|measured| measured.per_second)),
                     format!("{:.2}", middle(&|measured| measured.p50)),
                     format!("{:.2}", middle(&|measured| measured.p99)),
-                    format!("{:.3}", middle(&|measured| measured.cpu)),
+                    some(middle(&|measured| measured.cpu), 3),
                     format!("{:.0}", middle(&|measured| measured.memory)),
-                    format!("{:.0}", middle(&|measured| measured.gap)),
+                    some(middle(&|measured| measured.gap), 0),
                     format!("{failed}"),
                     format!("{:.2}", middle(&|measured| measured.others)),
                 ],
@@ -357,6 +362,15 @@ fn ratio(results: &[Measured], target: &Target) -> Option<(f64, f64, f64)> {
         }
     }
     Some((ours / theirs, low, high))
+}
+
+/// Nothing is no figure.
+fn some(value: f64, digits: usize) -> String {
+    if value > 0.0 {
+        format!("{value:.digits$}")
+    } else {
+        "-".to_owned()
+    }
 }
 
 fn row(out: &mut String, cells: &[String]) {
