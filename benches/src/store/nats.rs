@@ -38,9 +38,11 @@ pub struct Nats {
     /// The leader is the first one.
     nodes: Rc<[SocketAddr]>,
     limit: Duration,
-    /// By node and by place.
-    shared: Rc<RefCell<BTreeMap<(usize, usize), Rc<Open>>>>,
+    shared: Rc<RefCell<Links>>,
 }
+
+/// Connections by node and by place.
+type Links = BTreeMap<(usize, usize), Rc<Open>>;
 
 /// Who leads the stream, and who follows.
 #[derive(Debug, Deserialize)]
