@@ -1,5 +1,7 @@
-//! One system's turn: started alone, loaded with one thing after the other, its leader killed at the end, stopped.
+//! One system's turn: started alone, loaded with one thing after the other, its leader killed at the end, stopped; what it wrote is
+//! removed. After a turn that did not end well it stays, with its logs, until the system starts again.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -28,7 +30,20 @@ pub async fn turn<P: Peer>(
     let peer = P::start(place).await?;
     let done = loads(&peer, system, (plan, round), each).await;
     peer.stop().await;
+    if done.is_ok() {
+        clean(place.folder.join(system.name())).await?;
+    }
     done
+}
+
+/// Removes what a system wrote, and waits for the disk: nothing of it is left to be written while the next one is measured.
+async fn clean(folder: PathBuf) -> Result<(), String> {
+    let removed = tokio::task::spawn_blocking(move || {
+        let removed = std::fs::remove_dir_all(&folder);
+        rustix::fs::sync();
+        removed.map_err(|error| format!("{}: {error}", folder.display()))
+    });
+    removed.await.map_err(|error| error.to_string())?
 }
 
 async fn loads<P: Peer>(
