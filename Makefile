@@ -1,7 +1,7 @@
 # What a person types. Each target first installs what a fresh Debian machine with Rust lacks, and says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint docs chaos soak mutants figures million
+.PHONY: help run test fmt lint docs chaos soak mutants figures million bench-peers
 
 # A compiler cache where there is one, for what is compiled from C and C++.
 ifneq ($(shell command -v ccache),)
@@ -22,7 +22,7 @@ DATA ?= .run/dev
 HOURS ?= 1
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 run: ## Run a three-node region on this machine (NODES, PORT and DATA change it)
 	@.ci/setup build
@@ -64,6 +64,12 @@ figures: ## Measure the promises at full length, alone on the machine (about 20 
 million: ## Store 1,000,000 sessions of 4 KiB and measure the memory (about 15 minutes and 30 GB of disk, given back)
 	@.ci/setup build
 	cargo test -p chaos-tests --test resources -- --nocapture --ignored a_million
+
+bench-peers: ## Measure ours beside etcd, NATS, Redis, PostgreSQL and nginx, in turns, alone on the machine (about 30 minutes; QUICK=1 is no figure)
+	@.ci/setup build
+	@benches/peers/install
+	cargo build --release --workspace --all-features --bin pspd --bin bench-peers
+	target/release/bench-peers $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 
 docs: ## Build the documentation of the code
 	@.ci/setup build

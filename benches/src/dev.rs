@@ -30,6 +30,8 @@ pub struct Node {
     pub pid: u32,
     /// Where it takes requests, a whole URL.
     pub http: String,
+    /// Where it tells about itself, a whole URL.
+    pub admin: String,
 }
 
 impl Node {

@@ -5,9 +5,12 @@
 //! | `data.rs` | storage states as browsers have them |
 //! | `load.rs` | clients, open and closed; latencies |
 //! | `store/` | what is measured, each in its own protocol |
+//! | `peers/` | each of them, started on this machine |
+//! | `turns/` | the same load on all of them in turns; ratios, and what they must be |
 //! | `dev.rs` | where a region of `pspd dev` is |
 //! | `procs.rs` | what servers cost |
 //! | `bin/pspd-load.rs` | a load on a running region |
+//! | `bin/bench-peers.rs` | that, from the command line |
 //! | `../benches` | Criterion |
 //!
 //! A figure from here says something beside another one of the same run only: machines differ, and so do their hours.
@@ -15,5 +18,7 @@
 pub mod data;
 pub mod dev;
 pub mod load;
+pub mod peers;
 pub mod procs;
 pub mod store;
+pub mod turns;

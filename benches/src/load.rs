@@ -110,6 +110,9 @@ pub struct Outcome {
     pub writes: Tally,
     /// The longest time in which no write ended well, over all clients; zero without writes.
     pub gap: Duration,
+    /// The longest time in which no write of one client ended well. Where a fault meets a part of the keys only, others' writes hide it
+    /// from [`Self::gap`]; each client soon meets it, and then waits.
+    pub gap_of_one: Duration,
     /// What the servers took meanwhile, and have at the end; nothing when no process was named.
     pub usage: Usage,
     /// The first failure, in words.
@@ -211,7 +214,10 @@ pub async fn run<S: Store>(store: &S, load: &Load, servers: &[u32]) -> Result<Ou
         outcome.reads.add(&client.reads);
         outcome.writes.add(&client.writes);
         outcome.failure = outcome.failure.or(client.failure);
-        ends.extend(client.ends);
+        ends.extend_from_slice(&client.ends);
+        if load.reads < 1000 {
+            outcome.gap_of_one = outcome.gap_of_one.max(longest(client.ends, &shared));
+        }
     }
     if load.reads < 1000 {
         outcome.gap = longest(ends, &shared);
@@ -413,6 +419,7 @@ mod tests {
         let late = open.writes.millis(0.9);
         assert!((400.0..1000.0).contains(&late), "{late}");
         assert!(open.gap >= Duration::from_millis(990), "{:?}", open.gap);
+        assert!(open.gap_of_one >= open.gap, "{:?}", open.gap_of_one);
         let (closed, _) = measured(Pace::Closed, 0).await;
         assert!(
             closed.writes.millis(0.99) < 3.0,

@@ -44,6 +44,35 @@ impl Stat {
 /// The usage of these processes, and of all below them, until now.
 #[must_use]
 pub fn usage(roots: &[u32]) -> Usage {
+    of(&all(), roots)
+}
+
+/// A process and all below it.
+#[must_use]
+pub fn tree(root: u32) -> Vec<u32> {
+    below(&all(), &[root]).into_iter().collect()
+}
+
+/// For how long programs have run on all of the machine's processors together.
+#[must_use]
+pub fn busy() -> Duration {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    tick() * u32::try_from(busy_ticks(&text)).unwrap_or(u32::MAX)
+}
+
+/// User, nice and system of the line for all processors. Interrupts belong to nobody.
+fn busy_ticks(stat: &str) -> u64 {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "));
+    let fields = line.unwrap_or_default().split_ascii_whitespace().take(3);
+    fields.filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
+fn tick() -> Duration {
+    let ticks = u32::try_from(rustix::param::clock_ticks_per_second());
+    Duration::from_secs(1) / ticks.unwrap_or(100).max(1)
+}
+
+fn all() -> BTreeMap<u32, Stat> {
     let mut stats: BTreeMap<u32, Stat> = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry
@@ -58,10 +87,10 @@ pub fn usage(roots: &[u32]) -> Usage {
             stats.insert(pid, stat);
         }
     }
-    of(&stats, roots)
+    stats
 }
 
-fn of(stats: &BTreeMap<u32, Stat>, roots: &[u32]) -> Usage {
+fn below(stats: &BTreeMap<u32, Stat>, roots: &[u32]) -> BTreeSet<u32> {
     let mut tree: BTreeSet<u32> = BTreeSet::new();
     let mut next: Vec<u32> = roots.to_vec();
     while let Some(pid) = next.pop() {
@@ -70,8 +99,12 @@ fn of(stats: &BTreeMap<u32, Stat>, roots: &[u32]) -> Usage {
             next.extend(children.map(|(child, _)| *child));
         }
     }
-    let tick = Duration::from_secs(1)
-        / u32::try_from(rustix::param::clock_ticks_per_second()).unwrap_or(100);
+    tree
+}
+
+fn of(stats: &BTreeMap<u32, Stat>, roots: &[u32]) -> Usage {
+    let tree = below(stats, roots);
+    let tick = tick();
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
     let mut usage = Usage {
         processes: tree.len(),
@@ -120,6 +153,14 @@ mod tests {
         assert_eq!(whole.processes, 3);
         let tick = 1000 / rustix::param::clock_ticks_per_second();
         assert_eq!(whole.cpu.as_millis(), u128::from(111 * tick));
+    }
+
+    #[test]
+    fn the_machine_is_busy_with_programs() {
+        let stat = "cpu  100 20 3 5000 70 8 9 0 0 0\ncpu0 1 1 1 1\n";
+        assert_eq!(busy_ticks(stat), 123);
+        assert_eq!(busy_ticks("intr 7"), 0);
+        assert!(busy() > Duration::ZERO);
     }
 
     #[test]

@@ -2,8 +2,24 @@
 //!
 //! Each store is spoken to as directly as its protocol allows, by a client that does as little as it can: what differs between two
 //! results is the servers.
+//!
+//! | file | what | durable when it answers a write |
+//! |---|---|---|
+//! | `psp.rs` | PSP Edge | synced on a majority |
+//! | `etcd.rs` | etcd | synced on a majority |
+//! | `nats.rs` | a key-value bucket of NATS JetStream | synced on a majority, with `sync_interval: always` |
+//! | `redis.rs` | Redis and `WAIT 1` | synced on the primary, received by a replica |
+//! | `postgres.rs` | PostgreSQL | synced on the primary and on a standby |
+//! | `plain.rs` | plain HTTP: nginx with files, a stand-in of the PSP reference server | no |
+//! | `wire.rs` | a connection's bytes | |
 
+pub mod etcd;
+pub mod nats;
+pub mod plain;
+pub mod postgres;
 pub mod psp;
+pub mod redis;
+mod wire;
 
 use std::future::Future;
 
