@@ -1,7 +1,7 @@
 # What a person types. Each target first installs what a fresh Debian machine with Rust lacks, and says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint docs chaos soak mutants figures million bench-peers
+.PHONY: help run test fmt lint docs chaos soak mutants figures million bench bench-peers
 
 # A compiler cache where there is one, for what is compiled from C and C++.
 ifneq ($(shell command -v ccache),)
@@ -65,10 +65,15 @@ million: ## Store 1,000,000 sessions of 4 KiB and measure the memory (about 15 m
 	@.ci/setup build
 	cargo test -p chaos-tests --test resources -- --nocapture --ignored a_million
 
+bench: ## Measure ours over clients and over size: a table, and pictures in .run/bench, alone on the machine (about 6 minutes)
+	@.ci/setup build
+	cargo build --release --workspace --bin pspd --bin bench-ours
+	target/release/bench-ours
+
 bench-peers: ## Measure ours beside etcd, NATS, Redis, PostgreSQL and nginx, in turns, alone on the machine (about 30 minutes; QUICK=1 is no figure)
 	@.ci/setup build
 	@benches/peers/install
-	cargo build --release --workspace --all-features --bin pspd --bin bench-peers
+	cargo build --release --workspace --bin pspd --bin bench-peers
 	target/release/bench-peers $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
 
 docs: ## Build the documentation of the code

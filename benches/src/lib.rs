@@ -7,14 +7,17 @@
 //! | `store/` | what is measured, each in its own protocol |
 //! | `peers/` | each of them, started on this machine |
 //! | `turns/` | the same load on all of them in turns; ratios, and what they must be |
+//! | `alone/` | ours over clients and over size; a table and pictures |
 //! | `dev.rs` | where a region of `pspd dev` is |
 //! | `procs.rs` | what servers cost |
 //! | `bin/pspd-load.rs` | a load on a running region |
-//! | `bin/bench-peers.rs` | that, from the command line |
+//! | `bin/bench-peers.rs` | the turns, from the command line |
+//! | `bin/bench-ours.rs` | ours alone, from the command line |
 //! | `../benches` | Criterion |
 //!
 //! A figure from here says something beside another one of the same run only: machines differ, and so do their hours.
 
+pub mod alone;
 pub mod data;
 pub mod dev;
 pub mod load;

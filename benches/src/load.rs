@@ -20,8 +20,10 @@ use crate::data::{self, Text};
 use crate::procs::{self, Usage};
 use crate::store::{Connection, Fresh, Store};
 
-/// Different bodies that are written; more would only take memory.
-const BODIES: u64 = 256;
+/// Different bodies that are written, and bytes of all of them together; more would only take memory.
+const BODIES: usize = 256;
+const FEWEST_BODIES: usize = 8;
+const BODY_BYTES: usize = 64 << 20;
 /// The longest latency that is told apart from longer ones.
 const LONGEST: Duration = Duration::from_mins(1);
 
@@ -176,7 +178,7 @@ pub async fn fill<S: Store>(store: &S, load: &Load) -> Result<(), String> {
 /// When a client cannot connect.
 pub async fn run<S: Store>(store: &S, load: &Load, servers: &[u32]) -> Result<Outcome, String> {
     let body = |number| data::state(load.seed ^ 0xb0d1e5, number, load.bytes, load.text);
-    let bodies: Vec<_> = (0..BODIES).map(body).collect();
+    let bodies: Vec<_> = (0..bodies(load)).map(body).collect();
     let mut connections = Vec::with_capacity(load.clients);
     for number in 0..load.clients {
         connections.push(store.connect(number).await?);
@@ -224,6 +226,15 @@ pub async fn run<S: Store>(store: &S, load: &Load, servers: &[u32]) -> Result<Ou
     }
     outcome.usage = usage.await.map_err(|error| error.to_string())?;
     Ok(outcome)
+}
+
+/// How many bodies are made for a load.
+fn bodies(load: &Load) -> u64 {
+    let many = match load.reads {
+        1000 => 0,
+        _ => (BODY_BYTES / load.bytes.max(1)).clamp(FEWEST_BODIES, BODIES),
+    };
+    u64::try_from(many).unwrap_or(0)
 }
 
 /// What these processes take from one moment to another.

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::push;
 
+/// A word with digits that has so many letters is the name of a file.
+const FILE_NAME: usize = 12;
+
 /// One run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Line {
@@ -108,20 +111,32 @@ pub fn markdown(lines: &[Line]) -> String {
     out
 }
 
-/// The words of all runs, each once, in the order in which they come; numbers that tell nodes apart are left out.
+/// The words of all runs, each once, in the order in which they come; what tells nodes, files and amounts apart is left out.
 fn words<'a>(lists: impl Iterator<Item = &'a Vec<String>>) -> String {
     let mut seen = BTreeSet::new();
     let plain = |word: &String| -> String {
-        let kept = word
-            .split(' ')
-            .filter(|part| !part.chars().all(|c| c.is_ascii_digit()));
-        kept.collect::<Vec<_>>().join(" ").replace('|', "/")
+        let kept: Vec<&str> = word.split(' ').filter_map(plain).collect();
+        kept.join(" ").replace('|', "/")
     };
     let words = lists
         .flatten()
         .map(plain)
         .filter(|word| seen.insert(word.clone()));
     words.collect::<Vec<_>>().join("; ")
+}
+
+/// A part of a fault's name as it is in all runs, if it is.
+fn plain(part: &str) -> Option<&str> {
+    let letters = |part: &str| part.chars().any(char::is_alphabetic);
+    let digits = |part: &str| part.chars().any(|c| c.is_ascii_digit());
+    match part {
+        part if digits(part) && !letters(part) => None,
+        // An older form of an amount.
+        part if part.starts_with("Ok(") => None,
+        part if digits(part) && part.ends_with("'s") => Some("N's"),
+        part if digits(part) && part.len() >= FILE_NAME => Some("file"),
+        part => Some(part),
+    }
 }
 
 #[cfg(test)]
@@ -152,5 +167,19 @@ mod tests {
         let row = "| leader killed | kill node | versions | 300 | 0, 0 | 500 ms | 2 | 2 of 3 |";
         assert!(table.contains(row), "{table}");
         assert!(read("{}\n").is_err());
+    }
+
+    #[test]
+    fn what_differs_from_run_to_run_is_no_word() {
+        let one = vec![
+            "Ok(10) bytes of node 2's sst files are flipped".to_owned(),
+            "node 0's 966d5a54a307fd3f719ef598.part is flipped at 12".to_owned(),
+            "power cut of nodes [0, 1]".to_owned(),
+        ];
+        let other = vec!["7 bytes of node 1's sst files are flipped".to_owned()];
+        assert_eq!(
+            words([one, other].iter()),
+            "bytes of node N's sst files are flipped; node N's file is flipped at; power cut of nodes"
+        );
     }
 }

@@ -203,7 +203,7 @@ fn of_largest_group(play: &Play, node: usize, kind: &str) -> Vec<PathBuf> {
 
 /// Flips a byte in each so many of each file, in the part before its index.
 fn flip_some(play: &mut Play, node: usize, files: &[PathBuf], every: u64) {
-    let mut flipped = Ok(0);
+    let mut flipped = Ok(0_u32);
     for file in files {
         let data = size(file) * 2 / 3;
         for from in (0..data).step_by(usize::try_from(every).expect("a small number")) {
@@ -217,7 +217,8 @@ fn flip_some(play: &mut Play, node: usize, files: &[PathBuf], every: u64) {
         .and_then(|file| file.extension())
         .unwrap_or_default();
     let label = format!(
-        "{flipped:?} bytes of node {node}'s {} files are flipped",
+        "{} bytes of node {node}'s {} files are flipped",
+        flipped.as_ref().map_or_else(String::clone, u32::to_string),
         kind.display()
     );
     let injected = match flipped {

@@ -111,7 +111,7 @@ impl Inner {
             // Who was told the leader's name goes there at once, but not in circles.
             told = matches!(error, TryError::NotLeader(Some(_))) && !told;
             let pause = if told { Duration::ZERO } else { pause() };
-            if !again || Instant::now() + pause >= deadline {
+            if !again || !self.is_attached() || Instant::now() + pause >= deadline {
                 return Err(error.into_failure(uncertain));
             }
             self.metrics.retries.increment(1);

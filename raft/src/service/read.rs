@@ -81,7 +81,8 @@ impl Inner {
             damaged += usize::from(error == TryError::Damaged);
             let other_replica = error == TryError::Damaged && damaged < MAX_DAMAGED;
             let pause = pause();
-            if !(error.may_retry() || other_replica) || Instant::now() + pause >= deadline {
+            let again = (error.may_retry() || other_replica) && self.is_attached();
+            if !again || Instant::now() + pause >= deadline {
                 return Err(error.into_failure(false));
             }
             self.metrics.retries.increment(1);

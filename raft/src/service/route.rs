@@ -44,6 +44,11 @@ impl Inner {
         links.clone().ok_or(TryError::NotReady(Why::Starting))
     }
 
+    /// Whether there is anything to try again with: a node that starts or stops says so at once, and its client goes elsewhere.
+    pub(super) fn is_attached(&self) -> bool {
+        self.links.read().is_some()
+    }
+
     /// The group that holds a session. A session of a region that is not here is not found.
     pub(super) fn group_of(&self, links: &Links, session: SessionId) -> Result<GroupId, TryError> {
         let (region, shards) = links.directory.region();

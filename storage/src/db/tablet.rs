@@ -18,6 +18,7 @@ use rocksdb::properties::{
 use rocksdb::{CStrLike, DB, ReadOptions, ReadTier, Snapshot, WriteBatch};
 
 use crate::db::options::{RocksEngine, without_log};
+use crate::db::recent::Recent;
 use crate::error::TabletError;
 use crate::state::flush::Ledger;
 use crate::state::{ScrubCursor, ScrubStep, Tablet, TabletStats, Txn, Unflushed, View};
@@ -99,20 +100,33 @@ self_cell::self_cell!(
 );
 
 /// A RocksDB snapshot that owns its database.
-struct RocksView(OwnedSnapshot);
+struct RocksView {
+    snapshot: OwnedSnapshot,
+    recent: Arc<Recent>,
+    generation: u64,
+}
 
 impl RocksView {
-    fn new(handle: Arc<Handle>) -> Self {
-        Self(OwnedSnapshot::new(handle, |handle| handle.db().snapshot()))
+    fn new(handle: Arc<Handle>, recent: Arc<Recent>) -> Self {
+        // Before the snapshot is taken.
+        let generation = recent.generation();
+        Self {
+            snapshot: OwnedSnapshot::new(handle, |handle| handle.db().snapshot()),
+            recent,
+            generation,
+        }
     }
 }
 
 impl StateRead for RocksView {
     fn get(&self, key: &Key) -> Result<Option<Bytes>, StateError> {
-        let handle = self.0.borrow_owner();
+        if let Some(value) = self.recent.get(key, self.generation) {
+            return Ok(value);
+        }
+        let handle = self.snapshot.borrow_owner();
         let key = keys::encode(key);
         let stored = self
-            .0
+            .snapshot
             .borrow_dependent()
             .get_pinned(key)
             .map_err(|error| handle.failed(&key, &error))?;
@@ -122,11 +136,11 @@ impl StateRead for RocksView {
     }
 
     fn scan(&self, from: &Key, limit: usize) -> Result<Vec<(Key, Bytes)>, StateError> {
-        let handle = self.0.borrow_owner();
+        let handle = self.snapshot.borrow_owner();
         let start = keys::encode(from);
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(keys::end_of_kind(from));
-        let mut iterator = self.0.borrow_dependent().raw_iterator_opt(options);
+        let mut iterator = self.snapshot.borrow_dependent().raw_iterator_opt(options);
         iterator.seek(start);
         let mut out = Vec::new();
         while out.len() < limit {
@@ -157,6 +171,7 @@ pub(crate) struct RocksTablet {
     pub(super) group: u32,
     pub(super) handle: Arc<Handle>,
     head: Mutex<Head>,
+    recent: Arc<Recent>,
     /// The view of the last commit, made at the first use after it.
     latest: RwLock<Option<View>>,
 }
@@ -217,6 +232,7 @@ impl RocksTablet {
                 applied,
                 ledger: Ledger::new(engine.odometer.clone(), written),
             }),
+            recent: Arc::default(),
             latest: RwLock::new(None),
         })
     }
@@ -263,8 +279,11 @@ impl Tablet for RocksTablet {
         }
         // The snapshot is taken under the lock that a commit takes to forget it: an older one is never kept.
         let mut latest = self.latest.write();
-        let view = latest.get_or_insert_with(|| Arc::new(RocksView::new(Arc::clone(&self.handle))));
-        Arc::clone(view)
+        let make = || {
+            let (handle, recent) = (Arc::clone(&self.handle), Arc::clone(&self.recent));
+            Arc::new(RocksView::new(handle, recent)) as View
+        };
+        Arc::clone(latest.get_or_insert_with(make))
     }
 
     fn begin(&self) -> Txn {
@@ -289,12 +308,14 @@ impl Tablet for RocksTablet {
         let size = size.saturating_add(COMMIT_BYTES);
         let mark = join_mark(head.ledger.after(size), applied);
         batch.put(keys::APPLIED, format::seal(&keys::APPLIED, &mark));
+        self.recent.forget(txn.changes().map(|(key, _)| key));
         self.handle
             .db()
             .write_opt(batch, &without_log())
             .map_err(|error| TabletError::rocksdb("commit", &error))?;
-        *self.latest.write() = None;
         head.generation += 1;
+        self.recent.remember(txn.changes(), head.generation);
+        *self.latest.write() = None;
         head.applied = Some(Bytes::copy_from_slice(applied));
         head.ledger.committed(size);
         Ok(())

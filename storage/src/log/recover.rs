@@ -198,11 +198,7 @@ fn segments(disk: &dyn Disk) -> Result<(ByGeneration, Vec<Segment>), OpenError> 
         .filter(|name| number(name).is_some())
     {
         let file = disk.open(&name)?;
-        let mut segment = Segment {
-            generation: 0,
-            name,
-            file,
-        };
+        let mut segment = Segment::new(0, name, file);
         let batch = Scan::new(segment.file.as_ref()).and_then(|mut scan| {
             Ok(scan
                 .batch(0)?

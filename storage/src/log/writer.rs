@@ -179,9 +179,7 @@ impl Writer {
         let started = Instant::now();
         let mut written = Ok(());
         if !std::mem::take(&mut self.written) {
-            written = active
-                .file
-                .write_at(self.batch.bytes(), self.position.into());
+            written = active.write(self.batch.bytes(), self.position, self.capacity);
             if written.is_ok() && self.by_halves {
                 self.written = true;
                 return Ok(Turn::Written);

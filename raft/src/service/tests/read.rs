@@ -187,3 +187,24 @@ async fn without_a_leader_a_read_ends_in_time() {
     let end = region.service(1).read(request).await.map(|_| ());
     assert!(matches!(end, Err(Failure::Unavailable { .. })));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_starts_or_stops_says_so_at_once() {
+    let region = region(2, 2);
+    let session = created(&region, "{}").await;
+    region.service(1).close();
+    let begun = tokio::time::Instant::now();
+    let ends = [
+        region.service(1).read(reading(session)).await.map(|_| ()),
+        put(&region, session, "{}").await.map(|_| ()),
+        region
+            .service(1)
+            .watch(TENANT, session, None)
+            .await
+            .map(|_| ()),
+    ];
+    for end in ends {
+        assert!(matches!(end, Err(Failure::Unavailable { .. })), "{end:?}");
+    }
+    assert!(begun.elapsed().is_zero());
+}

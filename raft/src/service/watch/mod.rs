@@ -120,7 +120,8 @@ impl Inner {
                 Err(error) => error,
             };
             let pause = pause();
-            if !error.may_retry() || Instant::now() + pause >= deadline {
+            let again = error.may_retry() && watched.inner.is_attached();
+            if !again || Instant::now() + pause >= deadline {
                 return Err(error.into_failure(false));
             }
             tokio::time::sleep(pause).await;

@@ -3,7 +3,10 @@
 //! The record is small and is read by every request; the body stands under its own key, sealed. What says
 //! something about a person (body, summary) is sealed before it reaches `apply`; lengths, times and versions are not.
 
-use bincode::{Decode, Encode};
+use bincode::de::{BorrowDecoder, Decoder};
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{BorrowDecode, Decode, Encode};
 
 use crate::codec::{self, Blob};
 use crate::id::{ChunkId, RegionId, RequestId, SessionId, TenantId, Version};
@@ -89,7 +92,10 @@ impl Ending {
 }
 
 /// A request that changed the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+///
+/// A session that is written often remembers many, and each write reads and writes them all: they are stored as bytes of one length,
+/// which costs a copy, and not field by field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
     /// The request.
     pub id: RequestId,
@@ -97,6 +103,62 @@ pub struct Remembered {
     pub not_after: UnixMillis,
     /// How it ended.
     pub ending: Ending,
+}
+
+/// Id, `not_after`, how it ended, epoch and revision; numbers are big-endian.
+const REMEMBERED_BYTES: usize = 16 + 8 + 1 + 4 + 8;
+const WRITTEN: u8 = 1;
+const DELETED: u8 = 2;
+
+impl Encode for Remembered {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        let (kind, version) = match self.ending {
+            Ending::Written(version) => (WRITTEN, version),
+            Ending::Deleted => {
+                let (epoch, revision) = (0, 0);
+                (DELETED, Version { epoch, revision })
+            }
+        };
+        let mut bytes = [0; REMEMBERED_BYTES];
+        bytes[..16].copy_from_slice(&self.id.0);
+        bytes[16..24].copy_from_slice(&self.not_after.0.to_be_bytes());
+        bytes[24] = kind;
+        bytes[25..29].copy_from_slice(&version.epoch.to_be_bytes());
+        bytes[29..].copy_from_slice(&version.revision.to_be_bytes());
+        bytes.encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for Remembered {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        const SHORT: &str = "a remembered request has bytes for all its fields";
+        let bytes = <[u8; REMEMBERED_BYTES]>::decode(decoder)?;
+        let number = |from: usize| {
+            let part = bytes[from..].first_chunk().expect(SHORT);
+            u64::from_be_bytes(*part)
+        };
+        let ending = match bytes[24] {
+            WRITTEN => Ending::Written(Version {
+                epoch: u32::from_be_bytes(*bytes[25..].first_chunk().expect(SHORT)),
+                revision: number(29),
+            }),
+            DELETED => Ending::Deleted,
+            _ => return Err(DecodeError::Other("no way in which a request ends")),
+        };
+        Ok(Self {
+            id: RequestId(*bytes.first_chunk().expect(SHORT)),
+            not_after: UnixMillis(number(16)),
+            ending,
+        })
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for Remembered {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(
+        decoder: &mut D,
+    ) -> Result<Self, DecodeError> {
+        Self::decode(decoder)
+    }
 }
 
 /// A session that is there, expired or not.
@@ -192,4 +254,44 @@ pub(super) fn remember(
         }
         !forget
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remembered(ending: Ending) -> Remembered {
+        Remembered {
+            id: RequestId([7; 16]),
+            not_after: UnixMillis(258),
+            ending,
+        }
+    }
+
+    #[test]
+    fn a_remembered_request_has_these_bytes_and_comes_back() {
+        let version = Version {
+            epoch: 3,
+            revision: 4,
+        };
+        let list = vec![
+            remembered(Ending::Written(version)),
+            remembered(Ending::Deleted),
+        ];
+        let bytes = codec::encode(&list);
+        let id = "07".repeat(16);
+        let written = format!("{id}0000000000000102010000000300000000000000{}", "04");
+        let deleted = format!("{id}000000000000010202{}", "00".repeat(12));
+        assert_eq!(hex::encode(&bytes), format!("0202{written}{deleted}"));
+        assert_eq!(codec::decode::<Vec<Remembered>>(&bytes).unwrap(), list);
+    }
+
+    #[test]
+    fn an_end_that_is_none_is_damage() {
+        let bytes = codec::encode(&remembered(Ending::Deleted));
+        let mut other = bytes.to_vec();
+        other[1 + 24] = 3;
+        assert!(codec::decode::<Remembered>(&other).is_err());
+        assert!(codec::decode::<Remembered>(&bytes[..20]).is_err());
+    }
 }

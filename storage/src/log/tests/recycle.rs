@@ -44,6 +44,30 @@ fn segments_are_used_again_under_new_generations() {
 }
 
 #[test]
+fn room_is_laid_out_once_for_many_batches_and_not_again_when_it_is_used_again() {
+    let config = LogConfig {
+        segment_bytes: 1 << 20,
+        ..small()
+    };
+    let disk = SimDisk::new(1);
+    let (engine, mut writer, _) = open(&disk, config);
+    let log = engine.group(1);
+    // A batch, perhaps a watermark, and seldom room: a segment has four times 256 KiB.
+    let mut writes = |rounds| {
+        let before = (disk.writes(), engine.stats().watermarks);
+        churn(&log, &mut writer, rounds);
+        let marks = engine.stats().watermarks - before.1;
+        disk.writes() - before.0 - marks - rounds
+    };
+    assert_eq!(writes(20), 1);
+    assert!((3..=5).contains(&writes(100)));
+    // Three files in turn.
+    writes(600);
+    let again = writes(600);
+    assert!(again <= 3, "{again} writes beside the batches");
+}
+
+#[test]
 fn a_crash_at_any_sync_of_the_recycling_boots() {
     for skip in 0..120 {
         let disk = SimDisk::new(skip);

@@ -140,11 +140,11 @@ fn a_body_without_chunks_is_not_read_when_it_is_replaced_or_deleted() {
     // What does not decode would fail whoever reads it.
     let damaged = Bytes::from_static(b"not a body");
     let body = Key::Body(TENANT, id);
-    shard.state.put(body.clone(), damaged.clone());
+    shard.state.put(body, damaged.clone());
     let written = shard.update(id, Version::FIRST, content("b"));
     assert!(matches!(written, Outcome::Written { .. }), "{written:?}");
     assert_ne!(shard.state.get(&body).unwrap(), Some(damaged.clone()));
-    shard.state.put(body.clone(), damaged);
+    shard.state.put(body, damaged);
     let deleted = shard.delete(id);
     assert!(matches!(deleted, Outcome::Deleted { .. }), "{deleted:?}");
     assert_eq!(shard.state.get(&body).unwrap(), None);
