@@ -105,7 +105,7 @@ mod tests {
     fn key(number: u16) -> Key {
         let [high, low] = number.to_be_bytes();
         let mut random = [0; 16];
-        (random[0], random[1]) = (high, low);
+        (random[14], random[15]) = (high, low);
         let region = RegionId::new(0).expect("in range");
         Key::Session(
             TenantId::DEFAULT,

@@ -21,6 +21,7 @@ for_both_stores!(
     a_commit_brings_its_changes_and_its_mark_together,
     a_view_shows_one_commit_however_many_follow,
     a_reader_never_sees_half_a_commit,
+    records_and_heads_are_of_the_same_commit_as_all_else,
     a_second_writer_is_refused,
     a_tablet_behaves_as_a_sorted_map,
     a_clean_reopen_keeps_what_was_flushed,
@@ -113,6 +114,68 @@ fn a_reader_never_sees_half_a_commit(fixture: &Fixture) {
         done.store(true, Ordering::Relaxed);
         reader.join().unwrap();
     });
+}
+
+/// What may be kept in memory beside what is not: chunks tell which commit a view is of.
+fn records_and_heads_are_of_the_same_commit_as_all_else(fixture: &Fixture) {
+    const RECORDS: u8 = 4;
+    let store = fixture.open();
+    let tablet = store.current();
+    let record = |number| Key::Session(TenantId(1), SessionId::from_bytes([number; 16]));
+    // A record is changed in every commit, in every second one, and so on; each third time it is deleted.
+    let expected = |number: u8, round: u32| {
+        let changed = round / u32::from(number + 1);
+        (!changed.is_multiple_of(3)).then(|| Bytes::copy_from_slice(&changed.to_be_bytes()))
+    };
+    let write = |round: u32| {
+        let mut txn = tablet.begin();
+        let bytes = Bytes::copy_from_slice(&round.to_be_bytes());
+        txn.put(chunk(0), bytes.clone());
+        txn.put(Key::Head, bytes);
+        for number in (0..RECORDS).filter(|it| round.is_multiple_of(u32::from(it + 1))) {
+            match expected(number, round) {
+                Some(value) => txn.put(record(number), value),
+                None => txn.delete(record(number)),
+            }
+        }
+        // One that does not come to an end leaves nothing.
+        let late = tablet.begin();
+        tablet.commit(&txn, &round.to_be_bytes()).unwrap();
+        assert!(tablet.commit(&late, b"late").is_err());
+    };
+    let check = |view: &dyn StateRead| {
+        let round = view.get(&chunk(0)).unwrap().unwrap();
+        let round = u32::from_be_bytes(round[..].try_into().unwrap());
+        let head = view.get(&Key::Head).unwrap().unwrap();
+        assert_eq!(head[..], round.to_be_bytes());
+        let mut scanned = view.scan(&record(0), 9).unwrap().into_iter();
+        for number in 0..RECORDS {
+            let found = view.get(&record(number)).unwrap();
+            assert_eq!(found, expected(number, round), "record {number} of {round}");
+            if let Some(found) = found {
+                assert_eq!(scanned.next(), Some((record(number), found)));
+            }
+        }
+    };
+    write(0);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        let reader = threads.spawn(|| {
+            let mut older = tablet.view();
+            while !done.load(Ordering::Relaxed) {
+                let view = tablet.view();
+                check(&*view);
+                check(&*older);
+                older = view;
+            }
+        });
+        for round in 1..400 {
+            write(round);
+        }
+        done.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+    });
+    check(&*tablet.view());
 }
 
 fn a_second_writer_is_refused(fixture: &Fixture) {
