@@ -65,12 +65,12 @@ million: ## Store 1,000,000 sessions of 4 KiB and measure the memory (about 15 m
 	@.ci/setup build
 	cargo test -p chaos-tests --test resources -- --nocapture --ignored a_million
 
-bench: ## Measure ours over clients and over size: a table, and pictures in .run/bench, alone on the machine (about 6 minutes)
+bench: ## Measure ours over clients and over size: a table, and pictures in .run/bench, alone on the machine
 	@.ci/setup build
 	cargo build --release --workspace --bin pspd --bin bench-ours
 	target/release/bench-ours
 
-bench-peers: ## Measure ours beside etcd, NATS, Redis, PostgreSQL and nginx, in turns, alone on the machine (about 30 minutes; QUICK=1 is no figure)
+bench-peers: ## Measure ours beside etcd, NATS, Redis, PostgreSQL and nginx, in turns, alone on the machine (QUICK=1 is no figure)
 	@.ci/setup build
 	@benches/peers/install
 	cargo build --release --workspace --bin pspd --bin bench-peers

@@ -312,7 +312,8 @@ impl TabletStore {
         }
     }
 
-    /// Removes the group's state from this node, for good. Views fail from then on.
+    /// Removes the group's state from this node, for good. Views fail from then on, but for what they
+    /// have in memory.
     ///
     /// # Errors
     /// When it cannot be removed; the next open finishes what was begun.
