@@ -4,7 +4,7 @@
 //! it or in any older one; it is used again only after a synced batch has said so (its floor), so that a crash in
 //! the middle of the new use does not look like a loss. A file that a reader still holds is not used again.
 //!
-//! This does no batch I/O and knows no records; it makes files, counts, and forgets.
+//! This knows no records; it makes files, lays them out as they are written, counts, and forgets.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
