@@ -412,11 +412,17 @@ impl RaftStateMachine<Types> for Machine {
         Ok(())
     }
 
+    /// One that does not reach to where the log begins is none. A crash can leave a state that is ahead of the log; openraft then
+    /// purges the log up to the state at the start, and takes a snapshot only if there is none. With an older one it would, as a
+    /// leader, send that to a new replica for ever: the entries between the two are nowhere.
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let Some(taken) = self.parts.store.snapshot() else {
             return Ok(None);
         };
-        Ok(Some(SnapshotData::Taken(taken).named()?))
+        let snapshot = SnapshotData::Taken(taken).named()?;
+        let purged = self.parts.log.state().purged;
+        let reaches = snapshot.meta.last_log_id.map(|id| id.index) >= purged.map(|id| id.index);
+        Ok(reaches.then_some(snapshot))
     }
 }
 

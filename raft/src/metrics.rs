@@ -4,6 +4,7 @@
 use metrics::{Counter, Gauge, counter, gauge};
 use metrics::{Unit, describe_counter, describe_gauge};
 use openraft::async_runtime::watch::WatchReceiver;
+use storage::db::EngineStats;
 use storage::log::LogStats;
 
 use crate::replica::Replica;
@@ -68,6 +69,14 @@ impl LogMetrics {
     }
 }
 
+/// Shows what the states of all groups hold in memory.
+pub(crate) fn show_state(stats: &EngineStats) {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    let gauge_of = |bytes: u64| bytes as f64;
+    gauge!("psp_state_cache_bytes").set(gauge_of(stats.cache_bytes));
+    gauge!("psp_state_memtable_bytes").set(gauge_of(stats.memtable_bytes));
+}
+
 /// Shows where a replica stands.
 pub(crate) fn show(replica: &Replica) {
     let (term, last, applied) = {
@@ -122,6 +131,16 @@ fn describe() {
     describe_gauge!(
         "psp_disk_short",
         "1 while less than the reserve is free on the disk: the node leads nothing where another can."
+    );
+    describe_gauge!(
+        "psp_state_cache_bytes",
+        Unit::Bytes,
+        "In the cache of all groups' states, what is not written to tables yet included."
+    );
+    describe_gauge!(
+        "psp_state_memtable_bytes",
+        Unit::Bytes,
+        "Of the groups' states, not written to tables yet."
     );
     describe_gauge!("psp_raft_leads", "1 for a group that this node leads.");
     describe_counter!("psp_raft_term", "The term of a group, as known here.");

@@ -92,6 +92,8 @@ pub struct Waved {
     pub calm_p99: Option<f64>,
     /// Memory in MiB, open files, MiB of log, and MiB of disk beside it: the most that any node has.
     pub most: [f64; 4],
+    /// Of the memory of the node that has most, in MiB: allocated by Rust code, and in the cache of the states.
+    pub known: [f64; 2],
 }
 
 /// A soak.
@@ -148,7 +150,7 @@ impl Soak {
         if !verdicts.passed() {
             self.keep_logs(&folder);
         }
-        let most = self.usage().await;
+        let (most, known) = self.usage().await;
         let at = self.lasted();
         for (trend, value) in self
             .trends
@@ -164,6 +166,7 @@ impl Soak {
             verdicts,
             calm_p99,
             most,
+            known,
         }
     }
 
@@ -219,17 +222,22 @@ impl Soak {
         }
     }
 
-    /// Memory in MiB, open files, MiB of log, and MiB of disk beside it: the most that any node has.
-    async fn usage(&self) -> [f64; 4] {
+    /// [`Waved::most`] and [`Waved::known`].
+    async fn usage(&self) -> ([f64; 4], [f64; 2]) {
         let target = self.rig.target();
-        let mut most = [0.0_f64; 4];
+        let (mut most, mut known) = ([0.0_f64; 4], [0.0_f64; 2]);
         for node in 0..self.rig.count() {
             let page = target
                 .admin_page(node, "/metrics")
                 .await
                 .unwrap_or_default();
-            let memory = metric(&page, "process_resident_memory_bytes").unwrap_or(0);
-            let files = metric(&page, "process_open_fds").unwrap_or(0);
+            let figure = |name| metric(&page, name).unwrap_or(0);
+            let memory = figure("process_resident_memory_bytes");
+            if mebi(memory) > most[0] {
+                known = ["pspd_allocated_bytes", "psp_state_cache_bytes"]
+                    .map(|name| mebi(figure(name)));
+            }
+            let files = figure("process_open_fds");
             let disk = self.rig.disk(node);
             let log = disk.allocated("", SEGMENT);
             let rest = disk.used().unwrap_or(0).saturating_sub(log);
@@ -238,7 +246,7 @@ impl Soak {
                 *most = most.max(value);
             }
         }
-        most
+        (most, known)
     }
 
     /// What grows by more than it may: for each thing a sentence, and whether it grows.

@@ -49,6 +49,7 @@ pub(crate) async fn bound(inner: Arc<Inner>) {
         }
         inner.space.look(&inner.folder);
         figures.set(&stats, inner.space.is_short());
+        metrics::show_state(&inner.state.stats());
         tracing::trace!(?stats, "the log");
         // Old entries of a quiet group keep a segment: only worth a snapshot when many are in use.
         let crowded = stats.segments.saturating_mul(2) > inner.tuning.log.max_segments;
