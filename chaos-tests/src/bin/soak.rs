@@ -102,11 +102,10 @@ fn tell(at: Duration, waved: &Waved) {
         .map(|step| format!("{} {}", step.kind, step.victim))
         .collect();
     let (shard, gap) = &waved.verdicts.longest_gap;
-    let [memory, files, log, rest] = waved.most;
-    let [rust, states] = waved.known;
+    let [memory, beside, files, log, rest] = waved.most;
     let tally = waved.verdicts.tally;
     println!(
-        "soak: {:>5} s, wave {} [{}]: {} ok, {} failed, {} unknown; longest gap {} ms in {shard}; calm p99 {:.1} ms; most of a node: {memory:.0} MiB (allocated by Rust {rust:.0}, states {states:.0}), {files:.0} files, {log:.0} MiB of log, {rest:.0} MiB beside it",
+        "soak: {:>5} s, wave {} [{}]: {} ok, {} failed, {} unknown; longest gap {} ms in {shard}; calm p99 {:.1} ms; most of a node: {memory:.0} MiB, {beside:.0} beside its caches, {files:.0} files, {log:.0} MiB of log, {rest:.0} MiB beside it",
         at.as_secs(),
         waved.wave.number,
         faults.join(", "),

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use metrics::Gauge;
 use model::document::Sections;
 use model::id::{SessionId, TenantId, Version};
 use parking_lot::Mutex;
@@ -56,6 +57,7 @@ impl Part {
 pub(super) struct Cache {
     parts: Vec<Mutex<Part>>,
     part_bytes: usize,
+    held: Gauge,
 }
 
 /// What an entry costs beside its document, about.
@@ -65,16 +67,29 @@ impl Cache {
     /// Few enough that one part holds a large document, many enough that threads seldom meet.
     const PARTS: usize = 8;
 
-    pub(super) fn new(bytes: usize) -> Self {
+    /// `held` shows the bytes of all entries.
+    pub(super) fn new(bytes: usize, held: Gauge) -> Self {
         Self {
             parts: (0..Self::PARTS).map(|_| Mutex::default()).collect(),
             part_bytes: bytes / Self::PARTS,
+            held,
         }
     }
 
     fn part(&self, who: &Who) -> &Mutex<Part> {
         let random = who.1.as_bytes()[15];
         &self.parts[usize::from(random) % Self::PARTS]
+    }
+
+    /// Changes a part, and shows what that did to its bytes.
+    fn change(&self, part: &Mutex<Part>, change: impl FnOnce(&mut Part)) {
+        let mut part = part.lock();
+        let before = part.bytes;
+        change(&mut part);
+        let after = part.bytes;
+        drop(part);
+        let wide = |bytes: usize| f64::from(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.held.increment(wide(after) - wide(before));
     }
 
     /// The document of this version, if it is here.
@@ -99,42 +114,40 @@ impl Cache {
         if bytes > self.part_bytes {
             return;
         }
-        let mut part = self.part(&who).lock();
-        if part
-            .entries
-            .get(&who)
-            .is_some_and(|old| old.version > version)
-        {
-            return;
-        }
-        part.remove(&who);
-        let stamp = part.stamp();
-        let entry = Entry {
-            version,
-            plain: Arc::clone(plain),
-            stamp,
-            bytes,
-        };
-        part.entries.insert(who, entry);
-        part.by_stamp.insert(stamp, who);
-        part.bytes += bytes;
-        while part.bytes > self.part_bytes
-            && let Some((_, oldest)) = part.by_stamp.first_key_value()
-        {
-            let oldest = *oldest;
-            part.remove(&oldest);
-        }
+        self.change(self.part(&who), |part| {
+            let newer = |old: &Entry| old.version > version;
+            if part.entries.get(&who).is_some_and(newer) {
+                return;
+            }
+            part.remove(&who);
+            let stamp = part.stamp();
+            let entry = Entry {
+                version,
+                plain: Arc::clone(plain),
+                stamp,
+                bytes,
+            };
+            part.entries.insert(who, entry);
+            part.by_stamp.insert(stamp, who);
+            part.bytes += bytes;
+            while part.bytes > self.part_bytes
+                && let Some((_, oldest)) = part.by_stamp.first_key_value()
+            {
+                let oldest = *oldest;
+                part.remove(&oldest);
+            }
+        });
     }
 
     /// Forgets a session.
     pub(super) fn remove(&self, who: &Who) {
-        self.part(who).lock().remove(who);
+        self.change(self.part(who), |part| part.remove(who));
     }
 
     /// Forgets everything.
     pub(super) fn clear(&self) {
         for part in &self.parts {
-            *part.lock() = Part::default();
+            self.change(part, |part| *part = Part::default());
         }
     }
 }
@@ -168,7 +181,7 @@ mod tests {
 
     #[test]
     fn only_the_version_asked_for_is_given_and_newer_stays() {
-        let cache = Cache::new(1024 * 1024);
+        let cache = Cache::new(1024 * 1024, Gauge::noop());
         cache.insert(who(1), version(2), &plain(10));
         assert!(cache.get(&who(1), version(2)).is_some());
         assert!(cache.get(&who(1), version(1)).is_none());
@@ -182,7 +195,7 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_and_the_least_used_goes_first() {
-        let cache = Cache::new(Cache::PARTS * 3 * (ENTRY_BYTES + 200));
+        let cache = Cache::new(Cache::PARTS * 3 * (ENTRY_BYTES + 200), Gauge::noop());
         for number in 0..3 {
             cache.insert(who(number), version(1), &plain(100));
         }

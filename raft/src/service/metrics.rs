@@ -33,6 +33,7 @@ pub(super) struct Metrics {
     pub(super) chunks: Counter,
     pub(super) cache_hits: Counter,
     pub(super) cache_misses: Counter,
+    pub(super) cache_bytes: Gauge,
     pub(super) watchers: Gauge,
     pub(super) resyncs: Counter,
 }
@@ -53,6 +54,7 @@ impl Metrics {
             chunks: counter!("psp_service_chunks_proposed_total"),
             cache_hits: counter!("psp_service_cache_hits_total"),
             cache_misses: counter!("psp_service_cache_misses_total"),
+            cache_bytes: gauge!("psp_service_cache_bytes"),
             watchers: gauge!("psp_service_watchers"),
             resyncs: counter!("psp_service_watch_resyncs_total"),
         }
@@ -120,6 +122,11 @@ fn describe() {
     describe_counter!(
         "psp_service_cache_misses_total",
         "Documents that had to be opened."
+    );
+    describe_gauge!(
+        "psp_service_cache_bytes",
+        Unit::Bytes,
+        "Opened documents in memory."
     );
     describe_gauge!("psp_service_watchers", "Watches open on this node.");
     describe_counter!(

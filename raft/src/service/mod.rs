@@ -105,6 +105,7 @@ impl Service {
         keys: KeyRing,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
+        let metrics = metrics::Metrics::new();
         let watchers = config.max_watchers.min(Semaphore::MAX_PERMITS);
         let inner = Inner {
             region,
@@ -115,12 +116,12 @@ impl Service {
             clients: client::Admission::new(config.max_requests, config.max_request_bytes),
             others: client::Admission::new(config.max_inbound, config.max_inbound_bytes),
             queues: queue::Queues::new(config.max_waiters),
-            cache: cache::Cache::new(config.cache_bytes),
+            cache: cache::Cache::new(config.cache_bytes, metrics.cache_bytes.clone()),
             work: work::Work::new(config.max_large),
             hub: watch::Hub::new(config.history_bytes, config.watcher_queue),
             watchers: Arc::new(Semaphore::new(watchers)),
             polls: Semaphore::new(MAX_POLLS),
-            metrics: metrics::Metrics::new(),
+            metrics,
             closed: CancellationToken::new(),
             config,
         };
