@@ -102,9 +102,12 @@ impl BadSync {
         let expected = tracer.id().to_string();
         self.tracer = Some(tracer);
         let attached = until(ATTACHES, || {
-            threads
+            // A thread whose sync failed may be gone already.
+            let mut there = threads
                 .iter()
-                .all(|thread| tracer_of(pid, *thread).as_ref() == Some(&expected))
+                .filter_map(|thread| tracer_of(pid, *thread))
+                .peekable();
+            (there.peek().is_some() || self.hits() > 0) && there.all(|tracer| tracer == expected)
         });
         if attached {
             return Ok(());
