@@ -3,18 +3,22 @@
 //! The seeds are the same in each run, from 1 on. `SEED=n` begins elsewhere, `SECONDS=600` goes on for longer; `simulate` is for
 //! campaigns.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use chaos_tests::sim::{self, Credentials, Outcome};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Events that a failure shows.
 const TAIL: usize = 4_000;
 /// How long seeds are run when nobody says otherwise.
 const SECONDS: u64 = 60;
+/// So many seeds have each kind of fault.
+const ENOUGH: u64 = 100;
 
 #[expect(
     clippy::disallowed_methods,
@@ -49,93 +53,42 @@ fn the_same_seed_gives_the_same_trace() {
     assert_ne!(one.trace, other.trace, "seeds differ");
 }
 
-/// Seeds beyond the first ones that found what was mended since, and what that was. A seed's course changes with the code, so that
-/// one of these may find something else by now: the bug's own test is where the bug was.
-const FOUND: [(u64, &str); 25] = [
-    (1, "nothing: it is the first"),
-    (
-        4499,
-        "an old disk whose start raised its life to what its peers know votes",
-    ),
-    (4469, "the same"),
-    (
-        136,
-        "a session is served after its time by a leader that knows no other clock",
-    ),
-    (
-        202,
-        "a vote waits for room in a log whose purge waits for the vote",
-    ),
-    (260, "the same"),
-    (
-        310,
-        "the same, with an entry that is applied only after the start",
-    ),
-    (
-        437,
-        "two wrong clocks of five decide while two are not known",
-    ),
-    (
-        464,
-        "four voters that survive one loss are taken for five that survive two",
-    ),
-    (
-        469,
-        "openraft panics when a stop that somebody waits for is dropped",
-    ),
-    (
-        474,
-        "entries are admitted by their length and written in whole blocks",
-    ),
-    (621, "the same"),
-    (
-        764,
-        "openraft panics without the snapshot that it must have, on a full disk",
-    ),
-    (
-        770,
-        "a log without room for a vote, in a process that runs on",
-    ),
-    (
-        201,
-        "a leader that is no voter any more holds a lease while another leads",
-    ),
-    (881, "the same"),
-    (428, "a machine that was replaced answers clients"),
-    (
-        4731,
-        "a purge waits for a batch that waits for the room that it would make",
-    ),
-    (
-        3578,
-        "a clock that was wrong and one that is wrong now are taken for a majority",
-    ),
-    (4800, "a node that a dialer refused is not told"),
-    (
-        1638,
-        "the same, where the dialer is gone before all of the answer is sent",
-    ),
-    (1727, "the same"),
-    (
-        6669,
-        "a leader trusts its lease again while its offer of leadership is on its way",
-    ),
-    (
-        20316,
-        "a log that begins after the newest snapshot, as the state was ahead of it after a crash",
-    ),
-    (
-        231,
-        "a leader answers a read without what a follower has shown already",
-    ),
-];
+/// A test for each bug that seeds found, with all of these. A seed's course changes with the code, so that one of them may find
+/// something else by now: the bug's own test is where the bug was. The list with the commits is in `chaos-tests/README.md`.
+macro_rules! found {
+    ($($bug:ident: $($seed:literal)+;)+) => {
+        $(#[test]
+        fn $bug() {
+            let credentials = Credentials::make();
+            for seed in [$($seed),+] {
+                holds(seed, &credentials, stringify!($bug));
+            }
+        })+
+    };
+}
 
-#[test]
-fn seeds_that_found_bugs_hold() {
-    let credentials = Credentials::make();
-    for (seed, what) in FOUND {
-        holds(seed, &credentials, what);
-    }
+found! {
+    a_machine_that_was_replaced_answers_clients: 428;
+    a_wiped_disk_comes_back_under_its_id: 60 203 214 394;
+    log_time_starts_from_the_clock_of_a_leader_that_heard_no_other: 88 153 228 236 258 270;
+    a_probe_from_before_a_restart_refuses_the_restarted_node: 322;
+    a_joint_membership_that_nobody_ends: 2 53 71 78 103 111;
+    a_leader_that_is_no_voter_any_more_holds_a_lease: 39 44 201 464 881;
+    an_old_disk_whose_start_raised_its_life_votes: 4469 4499;
+    a_greeting_that_was_overtaken_refuses_a_node: 77 101;
+    a_vote_waits_for_room_in_a_log_whose_purge_waits_for_the_vote: 112 118 202 260 310 474 621 770;
+    log_time_slews_back_from_an_early_clock: 24 136 305 346;
+    two_wrong_clocks_of_five_decide: 437;
+    openraft_panics_without_the_snapshot_that_it_must_have: 764;
+    openraft_panics_when_a_stop_that_somebody_waits_for_is_dropped: 469;
+    a_clock_that_was_wrong_and_one_that_is_make_a_majority: 2799 3578 3616;
+    a_node_that_a_dialer_refused_is_not_told: 4800 1638 1727;
+    a_purge_waits_for_a_batch_that_waits_for_its_room: 4731;
+    a_leader_trusts_its_lease_while_its_offer_is_under_way: 6669;
+    what_became_durable_is_not_marked_while_a_disk_is_full: 3685;
+    a_leader_answers_without_what_a_follower_has_shown: 231 1668 2388;
+    a_log_begins_after_the_newest_snapshot: 20316;
+    the_simulation_itself_was_wrong: 3225 6808;
 }
 
 #[test]
@@ -145,6 +98,7 @@ fn seeds_hold() {
     let credentials = Credentials::make();
     let (next, done) = (AtomicU64::new(first), AtomicU64::new(0));
     let operations = AtomicU64::new(0);
+    let faults: Mutex<BTreeSet<String>> = Mutex::default();
     let began = Instant::now();
     let work = || {
         while began.elapsed() < span {
@@ -153,6 +107,10 @@ fn seeds_hold() {
             done.fetch_add(1, Ordering::Relaxed);
             let count = outcome.coverage.get("operations").copied().unwrap_or(0);
             operations.fetch_add(count, Ordering::Relaxed);
+            let seen = outcome.coverage.into_keys();
+            faults
+                .lock()
+                .extend(seen.filter(|what| what.starts_with("fault")));
         }
     };
     let threads = thread::available_parallelism()
@@ -169,5 +127,14 @@ fn seeds_hold() {
     assert!(
         done > 0 && operations > 50 * done,
         "clients did next to nothing"
+    );
+    let faults = faults.into_inner();
+    let missing: Vec<String> = sim::fault_names()
+        .into_iter()
+        .filter(|fault| !faults.contains(fault))
+        .collect();
+    assert!(
+        done < ENOUGH || missing.is_empty(),
+        "{done} seeds never had {missing:?}"
     );
 }

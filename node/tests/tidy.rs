@@ -67,6 +67,7 @@ mod house {
     }
 }
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use house::{files, is_test, members, name, none, read, root};
@@ -225,6 +226,35 @@ fn every_metric_in_deploy_exists() {
         }
     }
     none("metrics that no metrics.rs has", &broken);
+}
+
+#[test]
+fn every_invariant_in_the_architecture_has_its_file_and_the_other_way_round() {
+    let text = read(&root().join("ARCHITECTURE.md"));
+    let mut broken = Vec::new();
+    let mut ids = BTreeSet::new();
+    for path in files(&root().join("chaos-tests/src/invariants"), ".rs") {
+        let file = read(&path);
+        let first = file.lines().next().unwrap_or_default();
+        let Some(id) = first
+            .strip_prefix("//! I-")
+            .and_then(|it| it.split(',').next())
+        else {
+            continue;
+        };
+        if !text.contains(&format!("(I-{id})")) {
+            broken.push(format!("{}: I-{id} is not in ARCHITECTURE.md", name(&path)));
+        }
+        ids.insert(id.to_owned());
+    }
+    for piece in text.split("(I-").skip(1) {
+        let id = piece.split(')').next().unwrap_or_default();
+        if !ids.contains(id) {
+            broken.push(format!("I-{id} has no file"));
+        }
+    }
+    assert!(ids.len() >= 10, "{ids:?}");
+    none("invariants", &broken);
 }
 
 #[test]

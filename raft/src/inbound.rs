@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::fetch::{self, Ask};
 use crate::kinds;
 use crate::message;
+use crate::metrics;
 use crate::replica::Replica;
 use crate::snapshot::{self, Offer};
 use crate::transport::{ByteStream, Lane, RemoteError, Reply, Request};
@@ -99,6 +100,7 @@ impl Door {
             return reply.send(Err(RemoteError::code(kinds::BAD_MESSAGE)));
         };
         if self.replica.parts.gate.is_closed() && !vote.leadership_transfer {
+            metrics::vote_withheld();
             return reply.send(Err(RemoteError::code(kinds::GATED)));
         }
         let raft = self.raft();

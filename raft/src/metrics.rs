@@ -156,7 +156,27 @@ pub(crate) fn sick(reason: &'static str) -> Gauge {
     gauge!("psp_node_sick", "reason" => reason)
 }
 
+/// A candidate gets no vote: what this node promised before its start may still hold.
+pub(crate) fn vote_withheld() {
+    counter!("psp_votes_withheld_total").increment(1);
+}
+
+/// A peer's disk, or what it says of itself, is not what this node knows of it.
+pub(crate) fn peer_refused() {
+    counter!("psp_peers_refused_total").increment(1);
+}
+
 fn describe_repair() {
+    counter!("psp_votes_withheld_total").increment(0);
+    counter!("psp_peers_refused_total").increment(0);
+    describe_counter!(
+        "psp_votes_withheld_total",
+        "Candidates that got no vote as this node was started a moment ago."
+    );
+    describe_counter!(
+        "psp_peers_refused_total",
+        "Connections refused as the peer's disk has less than it promised, or is not the peer's."
+    );
     describe_gauge!(
         "psp_node_sick",
         "1 while the node's disk or processor is too slow to lead."

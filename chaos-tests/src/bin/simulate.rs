@@ -220,6 +220,9 @@ fn told(seed: u64, outcome: &Outcome, all: bool) -> String {
     text
 }
 
+/// So many seeds have each kind of fault.
+const ENOUGH: u64 = 100;
+
 fn report(done: &Done, took: Duration) -> io::Result<ExitCode> {
     let mut out = io::stdout().lock();
     for (what, count) in &done.coverage {
@@ -238,7 +241,12 @@ fn report(done: &Done, took: Duration) -> io::Result<ExitCode> {
         done.slowest.0,
         done.slowest.1
     )?;
-    if done.failed.is_empty() {
+    let mut names = sim::fault_names().into_iter();
+    let missing = names.find(|fault| done.seeds >= ENOUGH && !done.coverage.contains_key(fault));
+    if let Some(missing) = &missing {
+        writeln!(out, "NOT SHOWN: no seed had the {missing}")?;
+    }
+    if done.failed.is_empty() && missing.is_none() {
         return Ok(ExitCode::SUCCESS);
     }
     writeln!(out, "FAILED: {:?}", done.failed)?;

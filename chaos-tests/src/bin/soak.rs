@@ -77,11 +77,9 @@ async fn main() -> ExitCode {
                 println!("soak: not shown: {missing}");
             }
             println!("soak: report {}", waved.verdicts.report.display());
-            let number = waved.wave.number;
-            println!(
-                "soak: again: make soak SEED={} FROM={number} (alone), or without FROM (all before it too)",
-                wish.seed
-            );
+            println!("soak: again: {}", waved.verdicts.again());
+            soak.keep();
+            println!("soak: logs and disks stay in {}", soak.folder().display());
             return ExitCode::FAILURE;
         }
     }

@@ -34,10 +34,14 @@ impl Invariant for LeaderCompleteness {
                     continue;
                 };
                 let purged = seen.replica.log.purged.map_or(0, |id| id.index);
+                let has = |id: &LogId| {
+                    let found = seen.entries.get(&id.index);
+                    found.is_some_and(|(found, _)| found == id)
+                };
                 let missing = committed
                     .range(..leadership)
                     .map(|(_, id)| id)
-                    .find(|id| id.index > purged && seen.replica.id_at(id.index) != Some(**id));
+                    .find(|id| id.index > purged && !has(id));
                 if let Some(missing) = missing {
                     let text = format!(
                         "{} leads {group} as {leadership:?} without the committed entry {missing}",

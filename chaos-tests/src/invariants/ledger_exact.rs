@@ -1,6 +1,7 @@
-//! I-9, the ledger is exact: a request makes one version at most, a version is made by one request, a session is deleted once.
+//! I-9, the ledger is exact: a request makes one version at most, a version is made by one request and follows the one before it, a
+//! session is deleted once.
 //!
-//! Source: S-1, S-2. It is told of every event that a replica applies ([`Ledger`]), in all lives of all nodes, so that a request that is
+//! Source: S-1, S-2, S-3. It is told of every event that a replica applies ([`Ledger`]), in all lives of all nodes, so that a request that is
 //! applied again after a crash must make the same version. That an acknowledged request made the version that it was told is the
 //! oracle's to check (`sim::oracle`). Meters are not built yet: acts, not units, are counted.
 
@@ -24,6 +25,16 @@ pub struct Ledger {
 impl Ledger {
     /// A replica applied a request.
     pub fn applied(&mut self, session: SessionId, version: Version, request: RequestId) {
+        let before = Version {
+            revision: version.revision.saturating_sub(1),
+            ..version
+        };
+        if version.revision > Version::FIRST.revision && !self.made.contains_key(&(session, before))
+        {
+            self.conflict.get_or_insert_with(|| {
+                format!("version {version} of {session} was made, and {before} never was")
+            });
+        }
         let made = *self.made.entry((session, version)).or_insert(request);
         let by = *self.by_request.entry(request).or_insert((session, version));
         if made != request {

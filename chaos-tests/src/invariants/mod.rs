@@ -10,11 +10,12 @@
 //! | I-6 | [`monotonic`] | terms, commits, purges, applied entries and log time never go back in one life |
 //! | I-7 | [`equal_state`] | equal applied index, equal state |
 //! | I-8 | [`one_home`] | a session is in one shard |
-//! | I-9 | [`ledger_exact`] | a request is applied once at most |
+//! | I-9 | [`ledger_exact`] | a request is applied once at most, and revisions go up by one |
+//! | I-10 | [`no_expired_read`] | nothing expired is served, nothing expires early, and what has expired stays so |
 //!
-//! An invariant is shown a [`Moment`] and keeps what it needs of earlier ones. It reads only: what a replica exposes of its log and
-//! its state (`raft::host::Inspected`). "No expired read" and what clients saw are the oracle's (`sim::oracle`), for only clients
-//! can tell.
+//! An invariant of replicas (I-1 to I-8) is shown a [`Moment`] and keeps what it needs of earlier ones. It reads only: what a replica
+//! exposes of its log and its state (`raft::host::Inspected`). I-9 is told of every event that a replica applies, I-10 of what clients
+//! saw, for only they can tell; the oracle (`sim::oracle`) asks both at the end of a run. `tests` shows of each that it can fail.
 
 pub mod committed_immutable;
 pub mod election_safety;
@@ -23,13 +24,16 @@ pub mod leader_completeness;
 pub mod ledger_exact;
 pub mod log_matching;
 pub mod monotonic;
+pub mod no_expired_read;
 pub mod one_home;
 pub mod state_machine_safety;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 use model::id::{GroupId, NodeId};
-use raft::host::{Inspected, StateHash};
+use raft::host::{Facts, StateHash};
 use storage::log::LogId;
 
 /// One replica at one moment.
@@ -40,7 +44,7 @@ pub struct Seen<'a> {
     /// How often the node was started.
     pub life: u64,
     /// What it exposes.
-    pub replica: &'a Inspected,
+    pub replica: &'a Facts,
     /// The entries of its log, by index: id and hash of the payload.
     pub entries: &'a BTreeMap<u64, (LogId, u64)>,
     /// The first of them that is new or changed since the last moment.
@@ -86,13 +90,13 @@ pub trait Invariant: Send {
 #[must_use]
 pub fn all() -> Vec<Box<dyn Invariant>> {
     vec![
-        Box::<election_safety::ElectionSafety>::default(),
+        Box::new(election_safety::ElectionSafety),
         Box::<log_matching::LogMatching>::default(),
         Box::<leader_completeness::LeaderCompleteness>::default(),
         Box::<state_machine_safety::StateMachineSafety>::default(),
         Box::<committed_immutable::CommittedImmutable>::default(),
         Box::<monotonic::Monotonic>::default(),
         Box::<equal_state::EqualState>::default(),
-        Box::<one_home::OneHome>::default(),
+        Box::new(one_home::OneHome),
     ]
 }

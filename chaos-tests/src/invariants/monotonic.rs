@@ -1,4 +1,4 @@
-//! I-6: within one life of a node, its vote, what it knows as committed, what it applied, what it purged and its log time never go
+//! I-6, monotonic: within one life of a node, its term, what it knows as committed, what it applied, what it purged and its log time never go
 //! back; and at every moment purged <= applied or committed <= last.
 //!
 //! Source: openraft's `tests-turmoil`, "Monotonic Term/Commit/Applied/Vote" and "State Ordering"; R-6, S-4. A crash may take what was
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use model::id::{GroupId, NodeId};
 use model::time::UnixMillis;
-use raft::host::Inspected;
+use raft::host::Facts;
 
 use super::{Invariant, Moment, Violation};
 
@@ -22,7 +22,7 @@ pub struct Monotonic {
     newest: BTreeMap<(GroupId, NodeId, u64), Numbers>,
 }
 
-fn numbers(replica: &Inspected) -> Numbers {
+fn numbers(replica: &Facts) -> Numbers {
     let index = |id: Option<storage::log::LogId>| id.map_or(0, |id| id.index);
     let UnixMillis(log_time) = replica.log_time;
     [

@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -21,6 +22,7 @@ const NUMBERS: u8 = 200;
 pub struct Claim {
     number: u8,
     folder: PathBuf,
+    kept: AtomicBool,
     _lock: File,
 }
 
@@ -42,6 +44,7 @@ impl Claim {
                 let claim = Self {
                     number,
                     folder,
+                    kept: AtomicBool::new(false),
                     _lock: lock,
                 };
                 claim.clean(true)?;
@@ -55,6 +58,11 @@ impl Claim {
     #[must_use]
     pub const fn number(&self) -> u8 {
         self.number
+    }
+
+    /// Files stay where they are, until the next owner of the number removes them.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
     }
 
     /// The folder of everything that the rig keeps.
@@ -176,7 +184,8 @@ impl Drop for Claim {
     fn drop(&mut self) {
         // The logs of a run that failed are for whoever looks into it; the next owner of the number removes them. What
         // cannot be removed now is removed then, too.
-        drop(self.clean(!std::thread::panicking()));
+        let kept = std::thread::panicking() || self.kept.load(Ordering::Relaxed);
+        drop(self.clean(!kept));
     }
 }
 

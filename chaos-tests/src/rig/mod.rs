@@ -164,6 +164,11 @@ impl Rig {
         self.claim.folder()
     }
 
+    /// Leaves disks and logs where they are when the rig is gone, until the next one takes their place.
+    pub fn keep(&self) {
+        self.claim.keep();
+    }
+
     /// The folders that hold what the nodes wrote: each one's logs and disk.
     #[must_use]
     pub fn written(&self) -> Vec<PathBuf> {

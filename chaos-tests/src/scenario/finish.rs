@@ -48,6 +48,12 @@ impl Verdicts {
         self.findings.is_empty() && self.missing.is_empty()
     }
 
+    /// What repeats the run.
+    #[must_use]
+    pub fn again(&self) -> &str {
+        &self.again
+    }
+
     /// Ends a test that did not pass.
     ///
     /// # Panics
@@ -111,10 +117,7 @@ impl Scenario {
         for heal in std::mem::take(&mut self.heals) {
             heal.await;
         }
-        let healed = self.history.now();
-        for mark in self.marks.lock().iter_mut().filter(|mark| mark.is_fault) {
-            mark.to.get_or_insert(healed);
-        }
+        self.end_faults(self.history.now());
         let client = Client {
             budget: self.rules.recovery,
             ..self.client(self.target.gateways())
@@ -136,6 +139,24 @@ impl Scenario {
         self.compare_replicas(&mut audit).await;
         self.scan_for_secrets(&mut audit).await;
         self.conclude(audit, shards, quiet)
+    }
+
+    /// What a run leaves that a panic ends: no more is asked of the nodes.
+    fn cut_short(&mut self) {
+        let mut audit = Audit::default();
+        audit.found(
+            "run",
+            "it ended before its checks: what it waited for or asserted did not come",
+        );
+        let now = self.history.now();
+        self.end_faults(now);
+        self.conclude(audit, model::limits::DEFAULT_SHARDS, now);
+    }
+
+    fn end_faults(&self, at: u64) {
+        for mark in self.marks.lock().iter_mut().filter(|mark| mark.is_fault) {
+            mark.to.get_or_insert(at);
+        }
     }
 
     /// Every shard takes a write within the time for recovery.
@@ -310,7 +331,8 @@ impl Scenario {
         ));
     }
 
-    fn conclude(&self, mut audit: Audit, shards: u16, quiet: u64) -> Verdicts {
+    fn conclude(&mut self, mut audit: Audit, shards: u16, quiet: u64) -> Verdicts {
+        self.concluded = true;
         let operations = self.history.operations();
         let (found, undecided) = checker::check(&operations, self.rules.expiry_tolerance);
         audit.findings.splice(0..0, found);
@@ -330,12 +352,9 @@ impl Scenario {
             .filter(|mark| mark.is_fault)
             .map(|mark| mark.from)
             .min();
-        if let Some(first) = first_fault {
-            let met = load
-                .iter()
-                .filter(|it| it.is_acknowledged() && it.end >= first);
-            let (met, least) = (met.count(), self.rules.least_under_fault);
-            let claim = format!("{met} writes succeeded after the first fault, at least {least}");
+        if first_fault.is_some() {
+            let (met, least) = (under_fault(&load, &marks), self.rules.least_under_fault);
+            let claim = format!("{met} writes succeeded while a fault was there, at least {least}");
             coverage.claim(claim, met >= least);
         }
         let gaps = checker::gaps(&load, shards, first_fault.unwrap_or(0), quiet);
@@ -424,6 +443,30 @@ impl Scenario {
         }
         path
     }
+}
+
+impl Drop for Scenario {
+    fn drop(&mut self) {
+        if !self.concluded && std::thread::panicking() {
+            self.cut_short();
+        }
+    }
+}
+
+/// How many writes ended well while a fault was there.
+fn under_fault(load: &[Operation], marks: &[Mark]) -> usize {
+    let faults: Vec<(u64, u64)> = marks
+        .iter()
+        .filter(|mark| mark.is_fault)
+        .map(|mark| (mark.from, mark.to.unwrap_or(u64::MAX)))
+        .collect();
+    load.iter()
+        .filter(|it| it.is_acknowledged())
+        .filter(|it| {
+            let met = |(from, to): &(u64, u64)| (*from..=*to).contains(&it.end);
+            faults.iter().any(met)
+        })
+        .count()
 }
 
 fn shard_of(id: model::id::SessionId, shards: u16) -> u16 {

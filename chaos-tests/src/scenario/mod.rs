@@ -3,7 +3,8 @@
 //! [`Scenario::begin`] starts watching, [`Scenario::load`] the clients. The test injects its faults and says so with
 //! [`Scenario::fault`] and [`Scenario::healed`], and claims what must have been so with [`Scenario::cover`].
 //! [`Scenario::finish`] heals what is left, asks for a write in every shard, compares everything, and leaves a folder with the
-//! raw history and a report. The property verdict and the coverage verdict stay apart: a run passes only with both.
+//! raw history and a report. The property verdict and the coverage verdict stay apart: a run passes only with both. A run that a
+//! panic ends before that leaves the same, with what is known by then: it is no pass either.
 
 mod finish;
 mod sampler;
@@ -52,7 +53,7 @@ pub struct Rules {
     pub recovery: Duration,
     /// The longest time without a successful write in a shard, if there is a bound.
     pub longest_gap: Option<Duration>,
-    /// The fewest acknowledged writes while a fault was there, or after the first that has no length.
+    /// The fewest acknowledged writes while a fault was there.
     pub least_under_fault: usize,
     /// Whether a careful client may see a failed or unknown request.
     pub failures_allowed: bool,
@@ -93,6 +94,7 @@ pub struct Scenario {
     sampler: Sampler,
     loads: Vec<Running>,
     heals: Vec<BoxFuture<'static, ()>>,
+    concluded: bool,
 }
 
 impl std::fmt::Debug for Scenario {
@@ -139,7 +141,13 @@ impl Scenario {
             history,
             loads: Vec::new(),
             heals: Vec::new(),
+            concluded: false,
         }
+    }
+
+    /// The line that repeats this run, where it is not a test's.
+    pub fn repeated_by(&mut self, again: impl Into<String>) {
+        self.again = again.into();
     }
 
     /// What has been done so far.
@@ -278,7 +286,9 @@ fn again(seed: u64) -> String {
     let (binary, _) = binary.rsplit_once('-').unwrap_or((&binary, ""));
     let thread = std::thread::current();
     let test = thread.name().filter(|name| *name != "main").unwrap_or("");
-    format!("SEED={seed} cargo test -p chaos-tests --test {binary} -- --nocapture {test}")
+    format!(
+        "SEED={seed} cargo test --workspace --all-features --test {binary} -- --include-ignored --nocapture --exact {test}"
+    )
 }
 
 /// A value from the environment.

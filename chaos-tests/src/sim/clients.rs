@@ -213,7 +213,7 @@ impl Client {
                 "no answer to a write within {OVERTIME:?} after its time"
             )),
             Ok(Ok(reply)) => written(&reply),
-            Ok(Err(failure)) => failed(failure),
+            Ok(Err(failure)) => failed(&self.lab, failure),
         }
     }
 
@@ -250,7 +250,7 @@ impl Client {
             Err(_elapsed) => End::Wrong(format!(
                 "no answer to a read within {OVERTIME:?} after its time"
             )),
-            Ok(answer) => read_end(answer),
+            Ok(answer) => read_end(&self.lab, answer),
         };
         if let End::Found { version, .. } = &end {
             self.saw(place, shared.session, *version);
@@ -372,7 +372,7 @@ pub(super) fn written(reply: &WriteReply) -> End {
 }
 
 /// How a read ended.
-pub(super) fn read_end(answer: Result<ReadReply, Failure>) -> End {
+pub(super) fn read_end(lab: &Lab, answer: Result<ReadReply, Failure>) -> End {
     match answer {
         Ok(ReadReply::Found { stored, staleness }) => End::Found {
             version: stored.version,
@@ -380,11 +380,11 @@ pub(super) fn read_end(answer: Result<ReadReply, Failure>) -> End {
             staleness,
         },
         Ok(ReadReply::Unchanged { .. }) => End::Wrong("no version was known".to_owned()),
-        Err(failure) => failed(failure),
+        Err(failure) => failed(lab, failure),
     }
 }
 
-fn failed(failure: Failure) -> End {
+fn failed(lab: &Lab, failure: Failure) -> End {
     match failure {
         Failure::Refused(
             refused @ (Refused::BadDocument { .. } | Refused::TooLarge | Refused::BranchLost),
@@ -392,6 +392,8 @@ fn failed(failure: Failure) -> End {
         Failure::Refused(refused) => End::Refused(refused),
         Failure::Unavailable { .. } | Failure::DiskFull => End::Unavailable,
         Failure::Unknown => End::Unknown,
+        // Right, or an error: whoever met it cannot know what became of a write.
+        Failure::Damaged if lab.coverage.has(super::decay::DECAY) => End::Unknown,
         Failure::Damaged => End::Wrong("stored data is damaged".to_owned()),
     }
 }

@@ -1,4 +1,4 @@
-//! A node's wall clock: virtual time, and as much off as a fault wants.
+//! A node's wall clock: virtual time, a little fast or slow in some runs, and as much off as a fault wants.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,6 +24,8 @@ pub(super) fn true_time(began: Instant) -> UnixMillis {
 #[derive(Debug)]
 pub(super) struct WallClock {
     began: Instant,
+    /// Milliseconds that it gains in a thousand seconds.
+    drift: i64,
     /// Milliseconds by which it is ahead.
     ahead: AtomicI64,
     /// When it was set last.
@@ -31,12 +33,15 @@ pub(super) struct WallClock {
 }
 
 impl WallClock {
-    /// A clock that is right.
+    /// A clock that is right, but for what it gains in a thousand seconds, in milliseconds.
     #[must_use]
-    pub(super) fn new(began: Instant) -> Arc<Self> {
-        let ahead = AtomicI64::new(0);
-        let set = Mutex::default();
-        Arc::new(Self { began, ahead, set })
+    pub(super) fn new(began: Instant, drift: i64) -> Arc<Self> {
+        Arc::new(Self {
+            began,
+            drift,
+            ahead: AtomicI64::new(0),
+            set: Mutex::default(),
+        })
     }
 
     /// From now on it is this many milliseconds ahead.
@@ -61,6 +66,9 @@ impl WallClock {
 
 impl Clock for WallClock {
     fn now(&self) -> UnixMillis {
-        UnixMillis(true_time(self.began).0.saturating_add_signed(self.ahead()))
+        let passed = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let gained = passed.saturating_mul(self.drift) / 1_000_000;
+        let off = self.ahead().saturating_add(gained);
+        UnixMillis(true_time(self.began).0.saturating_add_signed(off))
     }
 }

@@ -1,7 +1,7 @@
 //! What a run really did: which faults happened, how many operations met them, how they ended.
 //!
-//! A campaign in which a fault never happened, or no operation succeeded while it lasted, has not tested it. This says so; it is a
-//! verdict of its own.
+//! A campaign in which a fault never happened has not tested it: `tests/simulation.rs` and `simulate` compare the counts with
+//! [`fault_names`](super::fault_names).
 
 use std::collections::BTreeMap;
 
@@ -20,6 +20,11 @@ impl Coverage {
     /// It happened this often.
     pub(super) fn add(&self, what: &str, times: u64) {
         *self.0.lock().entry(what.to_owned()).or_default() += times;
+    }
+
+    /// Whether it happened.
+    pub(super) fn has(&self, what: &str) -> bool {
+        self.0.lock().contains_key(what)
     }
 
     /// All counts.

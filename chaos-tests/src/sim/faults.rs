@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::invariants::Violation;
 
+use super::decay::DECAY;
 use super::lab::shard;
 use super::plan::Style;
 use super::world::{Hurt, Todo, World};
@@ -100,9 +101,25 @@ const fn menu(style: Style) -> &'static [Fault] {
     }
 }
 
+/// The names under which faults are counted; a campaign that lacks one has not tested it.
+#[must_use]
+pub fn names() -> Vec<String> {
+    let menus = Style::ALL.map(menu);
+    let mut names: Vec<String> = menus
+        .into_iter()
+        .flatten()
+        .map(|fault| format!("fault {fault:?}"))
+        .chain([DECAY.to_owned()])
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 impl World {
     /// One fault, unless it finds nobody to hit.
     pub(super) async fn fault(&mut self) -> Result<(), Violation> {
+        self.decay();
         let menu = menu(self.lab.plan.style);
         let fault = *menu.choose(&mut self.dice).expect("no menu is empty");
         let injected = match fault {

@@ -72,7 +72,7 @@ impl World {
     pub(super) async fn heal(&mut self) -> Result<(), Violation> {
         self.end_faults();
         let began = Instant::now();
-        let rebuilds = !self.hurt.is_empty();
+        let rebuilds = !self.hurt.is_empty() || self.scrub_damaged().is_some();
         let mut forgiven = false;
         loop {
             let next = Instant::now() + STEP;
@@ -103,6 +103,9 @@ impl World {
         let nodes: BTreeSet<NodeId> = self.machines.keys().copied().collect();
         if let Some(hurt) = self.hurt.keys().next() {
             return Some(format!("{hurt} is not replaced"));
+        }
+        if let Some(node) = self.scrub_damaged() {
+            return Some(format!("state of {node} is damaged"));
         }
         if let Some(down) = self.machines.values().find(|it| !it.is_running()) {
             return Some(format!("{} does not run", down.node));
@@ -200,7 +203,8 @@ impl World {
         let hosts = self.machines.values().filter_map(|it| it.host());
         let replicas = hosts.flat_map(|host| host.inspect());
         let led = replicas.filter(|replica| replica.ready);
-        led.map(|replica| (replica.group, replica.voters)).collect()
+        led.map(|replica| (replica.facts.group, replica.facts.voters))
+            .collect()
     }
 
     /// Waits until all replicas have applied the same.
@@ -247,8 +251,8 @@ pub(super) fn are_enough(voters: &[NodeId], nodes: &BTreeSet<NodeId>) -> bool {
         && voters.iter().all(|node| nodes.contains(node))
 }
 
-/// Reads all sessions that anybody asked for once more.
-pub(super) async fn last_reads(lab: &Arc<Lab>) {
+/// Reads all sessions that anybody asked for once more. Nothing is in the way of an answer any more.
+pub(super) async fn last_reads(lab: &Arc<Lab>) -> Result<(), Violation> {
     let sessions: BTreeSet<SessionId> = lab.ops.lock().iter().map(|op| op.session).collect();
     let door = lab
         .doors
@@ -256,7 +260,9 @@ pub(super) async fn last_reads(lab: &Arc<Lab>) {
         .iter()
         .next()
         .map(|(node, door)| (*node, door.clone()));
-    let Some((node, door)) = door else { return };
+    let Some((node, door)) = door else {
+        return Err(late("no node is there for the last reads".to_owned()));
+    };
     for session in sessions {
         let began = lab.trace.now();
         let request = ReadRequest {
@@ -266,7 +272,7 @@ pub(super) async fn last_reads(lab: &Arc<Lab>) {
             known: Vec::new(),
             timeout: Duration::from_secs(3),
         };
-        let end = super::clients::read_end(door.service.read(request).await);
+        let end = super::clients::read_end(lab, door.service.read(request).await);
         let op = Op {
             client: 0,
             node,
@@ -276,10 +282,12 @@ pub(super) async fn last_reads(lab: &Arc<Lab>) {
             ended: lab.trace.now(),
             end,
         };
-        if matches!(op.end, End::Unavailable) {
-            lab.coverage.count("last read failed");
+        let told = super::clients::told(&op);
+        lab.trace.say("client", told.clone());
+        if matches!(op.end, End::Unavailable | End::Unknown) {
+            return Err(late(format!("a session cannot be read at the end: {told}")));
         }
-        lab.trace.say("client", super::clients::told(&op));
         lab.ops.lock().push(op);
     }
+    Ok(())
 }

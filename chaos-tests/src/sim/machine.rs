@@ -137,7 +137,7 @@ impl Machine {
         let seed = lab.plan.seed.wrapping_mul(31).wrapping_add(node.0);
         Self {
             node,
-            clock: WallClock::new(lab.began),
+            clock: WallClock::new(lab.began, drift(lab.plan.seed, node)),
             pace: SyncPace::new(dice(lab.plan.seed, 1000 + node.0), lab.plan.sync.clone()),
             log: SimDisk::new(seed),
             own: SimDisk::new(seed ^ 0xFF00),
@@ -391,6 +391,14 @@ impl Machine {
         }
         self.log.flip(&spot.file, spot.offset, 0x10).is_ok()
     }
+}
+
+/// What a machine's clock gains in a thousand seconds, in milliseconds: nothing in most runs, else as much as a bad crystal.
+fn drift(seed: u64, node: NodeId) -> i64 {
+    if dice(seed, 8).random_ratio(2, 3) {
+        return 0;
+    }
+    dice(seed, 2000 + node.0).random_range(-400..=400)
 }
 
 fn end_writer(writer: &Mutex<Option<JoinHandle<()>>>) {

@@ -10,17 +10,19 @@
 //! | `plan.rs` | what the seed decides at the beginning |
 //! | `lab.rs`, `trace.rs`, `coverage.rs` | what all share; what happened; which faults really happened |
 //! | `machine.rs`, `disk.rs`, `clock.rs` | a machine and the node on it |
-//! | `world.rs`, `faults.rs`, `heal.rs` | all machines; what breaks; how it must heal |
+//! | `world.rs`, `faults.rs`, `decay.rs`, `heal.rs` | all machines; what breaks; how it must heal |
 //! | `clients.rs`, `record.rs`, `oracle.rs` | what clients do, what they saw, and what that must show |
 //! | `observe.rs` | what the invariants are shown |
 //! | `panics.rs` | a panic anywhere in a run is its failure |
 //!
 //! What is not simulated: RocksDB (state is in memory, with the same guarantees and the same loss of what was not flushed), QUIC and
-//! TLS (the carrier below the frames is another), the gateway, and several regions.
+//! TLS (the carrier below the frames is another: it delays and cuts, but packets that are doubled, out of order or damaged are QUIC's to
+//! mend, and the rig's to send), a process that stands still (its links are cut, its disks lie still), the gateway, and several regions.
 
 mod clients;
 mod clock;
 mod coverage;
+mod decay;
 mod disk;
 mod faults;
 mod heal;
@@ -47,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use crate::invariants::Violation;
 
 use clients::{Client, Pool};
+pub use faults::names as fault_names;
 pub use lab::Credentials;
 use lab::Lab;
 pub use plan::{Plan, Style};
@@ -161,7 +164,7 @@ async fn play(lab: &Arc<Lab>) -> Result<(), Violation> {
         let next = Instant::now() + Duration::from_millis(50);
         world.until(next).await?;
     }
-    heal::last_reads(lab).await;
+    heal::last_reads(lab).await?;
     world.converge().await?;
     verdict(lab)
 }

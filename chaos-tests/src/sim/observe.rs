@@ -59,7 +59,9 @@ impl Observer {
             for replica in host.inspect() {
                 let who = (replica.group, machine.node, machine.life);
                 let changed = self.read(who, &replica)?;
-                let state = self.state(who, &replica, states)?;
+                // To hash damaged state would be to find it for the node.
+                let readable = !machine.state.is_damaged(replica.group.to_raw());
+                let state = self.state(who, &replica, states && readable)?;
                 for (node, index) in &replica.acknowledged {
                     let known = self.acknowledged.entry((replica.group, *node)).or_default();
                     *known = (*known).max(*index);

@@ -9,7 +9,7 @@
 //! | an answer shows what was acknowledged before it was asked; a write comes after | R-1, R-2 |
 //! | a local answer is not older than it says, nor than what was asked for | `ReadReply`, `Consistency` |
 //! | a session that is gone stays gone; one that is there is not denied | R-2 |
-//! | nothing expires early, nothing expired is served, "expired" stays so | S-4, `service::read` |
+//! | nothing expires early, nothing expired is served, "expired" stays so | I-10 ([`no_expired_read`]) |
 //!
 //! It looks at the whole history when the run is over. What is unknown may have happened at any time after it was sent, or never.
 
@@ -18,12 +18,12 @@ use std::time::Duration;
 
 use model::id::{RequestId, SessionId, Version};
 use model::service::Refused;
-use model::time::UnixMillis;
 
 use super::clients::told;
 use super::clock::BEGIN;
 use super::record::{Content, End, Form, Kind, Op};
 use crate::invariants::ledger_exact::Ledger;
+use crate::invariants::no_expired_read::{self, Answer, Told};
 
 /// How far a group's time may be from the true one while most clocks are right: what a probe and a slew cannot see.
 const CLOCK_SLACK: Duration = Duration::from_millis(1000);
@@ -359,36 +359,25 @@ impl One<'_> {
 
     fn expiry(&self) -> Result<(), String> {
         let at = |moment: Duration| BEGIN.plus(moment);
-        let mut over: Option<(UnixMillis, &Op)> = None;
-        let mut ops: Vec<&&Op> = self.ops.iter().filter(|op| !is_local(op)).collect();
-        ops.sort_by_key(|op| op.ended);
-        for op in ops {
-            match &op.end {
-                End::Found { content, .. } => {
-                    let Some(expires) = content.expires else {
-                        continue;
-                    };
-                    if at(op.began) > expires.plus(CLOCK_SLACK) {
-                        return Err(self.wrong("a session was served after its time", &[op]));
-                    }
-                    if let Some((since, by)) = over
-                        && expires <= since
-                        && by.ended < op.began
-                    {
-                        return Err(self.wrong("a session that had expired was served", &[by, op]));
-                    }
-                }
-                End::Refused(Refused::Expired { at: expired }) => {
-                    if at(op.ended).plus(CLOCK_SLACK) < *expired {
-                        return Err(self.wrong("a session died before its time", &[op]));
-                    }
-                    if over.is_none_or(|(since, _)| since < *expired) {
-                        over = Some((*expired, op));
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        let mut answers: Vec<(&Op, Answer)> = self
+            .ops
+            .iter()
+            .filter(|op| !is_local(op))
+            .filter_map(|op| {
+                let told = match &op.end {
+                    End::Found { content, .. } => Told::Served(content.expires?),
+                    End::Refused(Refused::Expired { at }) => Told::Expired(*at),
+                    _ => return None,
+                };
+                let (began, ended) = (at(op.began), at(op.ended));
+                Some((*op, Answer { began, ended, told }))
+            })
+            .collect();
+        answers.sort_by_key(|(op, _)| op.ended);
+        let told: Vec<Answer> = answers.iter().map(|(_, answer)| *answer).collect();
+        no_expired_read::check(&told, CLOCK_SLACK).map_err(|(rule, places)| {
+            let ops: Vec<&Op> = places.into_iter().map(|place| answers[place].0).collect();
+            self.wrong(rule, &ops)
+        })
     }
 }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::invariants::Violation;
 
+use super::decay::Decay;
 use super::heal::are_enough;
 use super::lab::{Lab, region, shard};
 use super::machine::Machine;
@@ -74,6 +75,7 @@ pub(super) struct World {
     pub(super) dice: StdRng,
     /// Machines whose disks lost something, until another is in their place.
     pub(super) hurt: BTreeMap<NodeId, Hurt>,
+    pub(super) decay: Decay,
     /// Machines whose disks returned an error in this life: their nodes may end.
     pub(super) excused: BTreeSet<NodeId>,
     first: Vec<(NodeId, NodeAddress)>,
@@ -109,6 +111,7 @@ impl World {
             machines,
             dice: dice(lab.plan.seed, 1),
             hurt: BTreeMap::new(),
+            decay: Decay::new(lab.plan.seed),
             excused: BTreeSet::new(),
             first,
             observer: Observer::new(lab.plan.shards),
@@ -135,6 +138,7 @@ impl World {
     pub(super) fn may_hurt(&self, node: NodeId) -> bool {
         let most = usize::try_from(self.lab.plan.nodes.saturating_sub(1) / 2).unwrap_or(0);
         let mut hurt: BTreeSet<NodeId> = self.hurt.keys().copied().collect();
+        hurt.extend(self.machines.keys().filter(|it| self.is_damaged(**it)));
         hurt.insert(node);
         let hosts = self.machines.values().filter_map(Machine::host);
         let mut replicas = hosts.flat_map(|host| host.inspect());

@@ -7,31 +7,25 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::Signal;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, interval, sleep_until};
 
-use super::plan::{Kind, Step, Wave};
+use super::faults::fault;
+use super::plan::{Kind, Wave};
 use super::trend::{Trend, Verdict};
-use crate::faults::clock::WallClock;
-use crate::faults::disk::{BadSync, Full, Sync};
-use crate::faults::network::Links;
-use crate::faults::pressure::SlowProcessor;
-use crate::faults::process::{Killed, Paused, PowerCut};
-use crate::faults::{Fault, Injected};
-use crate::rig::link::LinkSpec;
-use crate::rig::{Rig, RigConfig};
+use crate::faults::Fault;
+use crate::rig::{DATA, Rig, RigConfig};
 use crate::scenario::{Rules, Scenario, Verdicts, metric};
 use crate::workload::Mix;
 
-/// What a slow sync takes more.
-const SLOW: Duration = Duration::from_millis(200);
-/// Bytes that a full disk has left.
-const LEFT: u64 = 1 << 20;
 /// The last line of the log of a node that had no room to start begins with the one and has the other in it.
 const NOT_STARTED: &str = "pspd: error: cannot start";
 const NO_ROOM: &str = "no space left";
-/// Longest time until a node that was asked to end has ended.
-const ENDS: Duration = Duration::from_secs(20);
+/// How a node ends whose disk is refused (the table is in `node/src/exit.rs`).
+const REFUSED: i32 = 71;
+/// How often it is looked whether a node ended.
+const LOOKS: Duration = Duration::from_millis(250);
+/// Within what shards take writes, and replicas are equal, when a node has to be made anew.
+const REBUILT: Duration = Duration::from_secs(40);
 
 /// Growth for each hour that is allowed, what is noise over the whole time, and the most that there may be at any time.
 struct Bound {
@@ -77,7 +71,7 @@ const BOUNDS: [Bound; 6] = [
         noise: 0.0,
         most: 34.0 * 64.0,
     },
-    // The sessions of all waves are a few MiB. What was overwritten stays until a compaction, which has four tables of a memtable
+    // The sessions of all waves are a few MiB; what a rebuild keeps of the old disk is not counted. What was overwritten stays until a compaction, which has four tables of a memtable
     // each to begin with, in nine tablets, and as much again where a snapshot holds it.
     Bound {
         what: "disk of a node without the log, MiB",
@@ -125,6 +119,7 @@ impl Soak {
         let config = RigConfig {
             clocks: true,
             disk_mib: 8192,
+            settings: vec!["cluster.rebuild=auto".to_owned()],
             ..RigConfig::new(binary, seed)
         };
         Self {
@@ -146,16 +141,22 @@ impl Soak {
     pub async fn wave(&mut self) -> Waved {
         let wave = Wave::draw(self.seed, self.next, self.rig.count());
         self.next += 1;
-        let everyone = wave
-            .steps
-            .iter()
-            .any(|step| step.kind == Kind::PowerCutOfAll);
+        let usual = Rules::default();
         let rules = Rules {
-            least_under_fault: if everyone { 0 } else { 20 },
-            ..Rules::default()
+            least_under_fault: if wave.has(Kind::PowerCutOfAll) { 0 } else { 20 },
+            recovery: if wave.has(Kind::Forgets) {
+                REBUILT
+            } else {
+                usual.recovery
+            },
+            ..usual
         };
         let name = format!("soak {} wave {}", self.seed, wave.number);
         let mut scenario = Scenario::begin_with(&name, wave.seed, &self.rig.target(), rules);
+        scenario.repeated_by(format!(
+            "make soak SEED={} FROM={} (alone), or without FROM (all before it too)",
+            self.seed, wave.number
+        ));
         scenario.load(Mix::new(wave.seed)).await;
         let calm_p99 = self.play(&scenario, &wave).await;
         let folder = scenario.folder().to_owned();
@@ -207,30 +208,42 @@ impl Soak {
                 scenario.fault(&label, &fault.inject(&self.rig));
             } else {
                 let met = fault.met(&self.rig);
-                scenario.note(&format!("{label}: {met:?}"));
+                // Two faults of one node can leave nothing for one of them to do.
+                if wave.is_alone(&wave.steps[place]) {
+                    let claim = format!("{label}: something met it ({met:?})");
+                    scenario.cover(claim, met.is_installed());
+                }
                 let healed = fault.heal(&self.rig);
                 scenario.cover(format!("{label}: taken back"), healed.is_installed());
                 scenario.healed(&label);
-                if wave.steps[place].kind == Kind::DiskFull {
-                    self.supervise(scenario, wave.steps[place].victim);
-                }
             }
         }
-        sleep_until(begun + wave.length).await;
+        let mut looks = interval(LOOKS);
+        while begun.elapsed() < wave.length {
+            looks.tick().await;
+            self.supervise(scenario, wave);
+        }
         calm.flatten()
     }
 
-    /// A node that was started while its disk was full says so and ends; whoever supervises it starts it again. One that ended for another
-    /// reason is left as it is, and found.
-    fn supervise(&self, scenario: &Scenario, node: usize) {
-        let log = self.rig.log(node);
-        let last = log.lines().next_back().unwrap_or_default();
-        let no_room = last.starts_with(NOT_STARTED) && last.to_lowercase().contains(NO_ROOM);
-        if no_room && self.rig.ended(node).is_some() {
-            scenario.note(&format!(
-                "node {node} had no room to start, and is started again"
-            ));
-            self.rig.begin(node);
+    /// Starts a node again that ended because of what the wave did to it, as its supervisor would. One that ended for another reason is
+    /// left as it is, and found.
+    fn supervise(&self, scenario: &Scenario, wave: &Wave) {
+        for step in &wave.steps {
+            let node = step.victim;
+            let expected = match (step.kind, self.rig.ended(node)) {
+                (Kind::DiskFull, Some(_)) => {
+                    let log = self.rig.log(node);
+                    let last = log.lines().next_back().unwrap_or_default();
+                    last.starts_with(NOT_STARTED) && last.to_lowercase().contains(NO_ROOM)
+                }
+                (Kind::Forgets, Some(ended)) => ended.code() == Some(REFUSED),
+                _ => false,
+            };
+            if expected {
+                scenario.note(&format!("node {node} ended, and is started again"));
+                self.rig.begin(node);
+            }
         }
     }
 
@@ -247,13 +260,14 @@ impl Soak {
             let memory = figure("process_resident_memory_bytes");
             let cached: u64 = CACHES.iter().map(|name| figure(name)).sum();
             let disk = self.rig.disk(node);
-            let log = disk.allocated("", SEGMENT);
+            let log = disk.allocated(&format!("{DATA}/log"), SEGMENT);
+            let beside = log + disk.allocated(&format!("{DATA}/damaged"), "");
             let values = [
                 mebi(memory),
                 mebi(memory.saturating_sub(cached)),
                 float(figure("process_open_fds")),
                 mebi(log),
-                mebi(disk.used().unwrap_or(0).saturating_sub(log)),
+                mebi(disk.used().unwrap_or(0).saturating_sub(beside)),
             ];
             for (most, value) in most.iter_mut().zip(values) {
                 *most = most.max(value);
@@ -289,76 +303,23 @@ impl Soak {
             .collect()
     }
 
+    /// Where the nodes' disks and logs are.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.rig.folder()
+    }
+
+    /// Leaves the nodes' disks and logs where they are, for whoever looks into it.
+    pub fn keep(&self) {
+        self.rig.keep();
+    }
+
     fn keep_logs(&self, folder: &std::path::Path) {
         for node in 0..self.rig.count() {
             let path: PathBuf = folder.join(format!("node-{node}.log"));
             // The verdict says what is wrong; without a log there is less to look at, and no other harm.
             drop(std::fs::write(path, self.rig.log(node)));
         }
-    }
-}
-
-/// SIGTERM: the node hands over and ends. Healed by a start.
-#[derive(Debug)]
-struct Stopped(usize);
-
-impl Fault for Stopped {
-    fn label(&self) -> String {
-        format!("node {} is stopped in order", self.0)
-    }
-
-    fn inject(&mut self, rig: &Rig) -> Injected {
-        rig.signal(self.0, Signal::TERM);
-        Injected::Installed
-    }
-
-    fn met(&mut self, rig: &Rig) -> Injected {
-        let ended = crate::rig::command::until(ENDS, || rig.ended(self.0).is_some());
-        Injected::when(ended, || format!("node {} does not end", self.0))
-    }
-
-    fn heal(&mut self, rig: &Rig) -> Injected {
-        rig.begin(self.0);
-        Injected::Installed
-    }
-}
-
-fn fault(step: Step, nodes: usize) -> Box<dyn Fault> {
-    let node = step.victim;
-    match step.kind {
-        Kind::Kill => Box::new(Killed(vec![node])),
-        Kind::Restart => Box::new(Stopped(node)),
-        Kind::Pause => Box::new(Paused(node)),
-        Kind::PowerCut => Box::new(PowerCut(vec![node])),
-        Kind::PowerCutOfAll => Box::new(PowerCut((0..nodes).collect())),
-        Kind::Cut => Box::new(Links::split(&[node], nodes)),
-        Kind::Deaf => Box::new(Links::deaf(node, nodes)),
-        Kind::Mute => Box::new(Links::mute(node, nodes)),
-        Kind::Lossy => {
-            let others = (0..nodes).filter(|other| *other != node);
-            let links = others.flat_map(|other| [(other, node), (node, other)]);
-            let label = format!("the links of node {node} are lossy");
-            Box::new(Links::new(label, links.collect(), lossy()))
-        }
-        Kind::SlowSync => Box::new(BadSync::new(node, Sync::Waits(SLOW))),
-        Kind::LittleCpu => Box::new(SlowProcessor::new(node, 10)),
-        Kind::DiskFull => Box::new(Full { node, leave: LEFT }),
-        Kind::ClockAhead => Box::new(WallClock {
-            node,
-            seconds: 3600,
-        }),
-    }
-}
-
-fn lossy() -> LinkSpec {
-    LinkSpec {
-        loss: 0.05,
-        duplicate: 0.02,
-        reorder: 0.05,
-        corrupt: 0.005,
-        delay: Duration::from_millis(2),
-        jitter: Duration::from_millis(8),
-        ..LinkSpec::default()
     }
 }
 

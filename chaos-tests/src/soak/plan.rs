@@ -36,17 +36,25 @@ pub enum Kind {
     Lossy,
     /// The node's syncs take long.
     SlowSync,
+    /// The node's syncs fail: it ends, and is started when the fault ends.
+    FailedSync,
+    /// The node's syncs lie, and when the fault ends its power is cut: its disk has less than it promised, and it is made anew.
+    Forgets,
+    /// The node's disk takes few writes a second.
+    SlowDisk,
     /// The node gets a tenth of a processor.
     LittleCpu,
     /// The node's disk has no room.
     DiskFull,
     /// The node's wall clock is an hour ahead.
     ClockAhead,
+    /// The node's wall clock is two hours behind.
+    ClockBehind,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Kill,
         Self::Restart,
         Self::Pause,
@@ -57,15 +65,19 @@ impl Kind {
         Self::Mute,
         Self::Lossy,
         Self::SlowSync,
+        Self::FailedSync,
+        Self::Forgets,
+        Self::SlowDisk,
         Self::LittleCpu,
         Self::DiskFull,
         Self::ClockAhead,
+        Self::ClockBehind,
     ];
 
     /// Whether the node may be unable to answer meanwhile.
     #[must_use]
     pub const fn silences(self) -> bool {
-        !matches!(self, Self::Lossy | Self::ClockAhead)
+        !matches!(self, Self::Lossy | Self::ClockAhead | Self::ClockBehind)
     }
 
     /// Whether the fault needs the node's process for itself.
@@ -79,6 +91,8 @@ impl Kind {
                 | Self::PowerCut
                 | Self::PowerCutOfAll
                 | Self::SlowSync
+                | Self::FailedSync
+                | Self::Forgets
         )
     }
 
@@ -87,8 +101,19 @@ impl Kind {
     pub const fn ends_process(self) -> bool {
         matches!(
             self,
-            Self::Kill | Self::Restart | Self::PowerCut | Self::PowerCutOfAll
+            Self::Kill
+                | Self::Restart
+                | Self::PowerCut
+                | Self::PowerCutOfAll
+                | Self::FailedSync
+                | Self::Forgets
         )
+    }
+
+    /// Whether the fault is one of the node's clock.
+    #[must_use]
+    pub const fn is_of_clock(self) -> bool {
+        matches!(self, Self::ClockAhead | Self::ClockBehind)
     }
 
     /// Whether the fault is one of the node's links.
@@ -111,9 +136,13 @@ impl fmt::Display for Kind {
             Self::Mute => "mute",
             Self::Lossy => "lossy links",
             Self::SlowSync => "slow sync",
+            Self::FailedSync => "failed sync",
+            Self::Forgets => "forgets",
+            Self::SlowDisk => "slow disk",
             Self::LittleCpu => "little cpu",
             Self::DiskFull => "disk full",
             Self::ClockAhead => "clock ahead",
+            Self::ClockBehind => "clock behind",
         })
     }
 }
@@ -154,6 +183,19 @@ const REST: Duration = Duration::from_secs(6);
 const MOST: usize = 3;
 
 impl Wave {
+    /// Whether no other fault is of this one's node.
+    #[must_use]
+    pub fn is_alone(&self, step: &Step) -> bool {
+        let same = |other: &&Step| other.victim == step.victim || other.kind == Kind::PowerCutOfAll;
+        self.steps.iter().filter(same).count() == 1
+    }
+
+    /// Whether it has a fault of this kind.
+    #[must_use]
+    pub fn has(&self, kind: Kind) -> bool {
+        self.steps.iter().any(|step| step.kind == kind)
+    }
+
     /// The wave `number` of a soak of `nodes` nodes. It depends on nothing else, so that it can be repeated alone.
     ///
     /// # Panics
@@ -224,8 +266,10 @@ fn fits(steps: &[Step], step: Step, nodes: usize) -> bool {
     }
     // A process that is not there has no clock to be wrong, and cannot be held back.
     let ends = |one: &Step, other: &Step| {
-        matches!(one.kind, Kind::ClockAhead | Kind::LittleCpu)
-            && other.kind.ends_process()
+        matches!(
+            one.kind,
+            Kind::ClockAhead | Kind::ClockBehind | Kind::LittleCpu | Kind::SlowDisk
+        ) && other.kind.ends_process()
             && (one.victim == other.victim || everyone(other))
     };
     if steps
@@ -234,11 +278,19 @@ fn fits(steps: &[Step], step: Step, nodes: usize) -> bool {
     {
         return false;
     }
+    // Two wrong clocks of three could agree.
+    if step.kind.is_of_clock() && steps.iter().any(|other| other.kind.is_of_clock()) {
+        return false;
+    }
+    let needs_room =
+        |one: &Step, other: &Step| one.kind == Kind::Forgets && other.kind == Kind::DiskFull;
     let clash = |other: &Step| {
         other.victim == step.victim
             && (other.kind == step.kind
                 || other.kind.owns_process() && step.kind.owns_process()
-                || other.kind.is_of_links() && step.kind.is_of_links())
+                || other.kind.is_of_links() && step.kind.is_of_links()
+                || needs_room(&step, other)
+                || needs_room(other, &step))
     };
     if steps.iter().any(clash) {
         return false;
@@ -317,6 +369,14 @@ mod tests {
                 }
             }
             assert!(owned.values().all(|count| *count == 1), "{wave:?}");
+        }
+    }
+
+    #[test]
+    fn a_majority_of_clocks_is_right() {
+        for wave in waves() {
+            let wrong = wave.steps.iter().filter(|step| step.kind.is_of_clock());
+            assert!(wrong.count() <= 1, "{wave:?}");
         }
     }
 

@@ -12,8 +12,10 @@ use rand_chacha::ChaCha8Rng;
 /// Within what a region serves again when all its nodes are back.
 pub(crate) const SERVES_WITHIN: Duration = Duration::from_secs(10);
 
-/// A node that is not ready after so long is refused.
-const REFUSED_AFTER: Duration = Duration::from_secs(8);
+/// Within what a node is refused whose disk has less than it promised.
+const REFUSED_WITHIN: Duration = Duration::from_secs(8);
+/// How a node ends whose disk is refused (the table is in `node/src/exit.rs`).
+const REFUSED: i32 = 71;
 /// Within what a node with an empty disk has joined.
 const JOINS_WITHIN: Duration = Duration::from_secs(30);
 
@@ -113,25 +115,34 @@ impl Play {
         }
     }
 
-    /// Waits whether a node that came back with a disk that has less than it should is ready by itself; if it is not, it is
-    /// refused: then it joins with an empty disk in place of its old id, as an operator would have it do.
-    pub(crate) async fn until_there_or_rejoined(&self, node: usize) {
+    /// A node came back under its id with a disk that has less than it promised: it is refused, and says so as it ends. Then it joins
+    /// with an empty disk in place of its old id, as an operator would have it do.
+    ///
+    /// # Panics
+    /// When it is ready with that disk, or not refused in time.
+    pub(crate) async fn until_refused_and_rejoined(&self, node: usize) {
         let sponsor = (node + 1) % self.rig.count();
-        let mut period = tokio::time::interval(Duration::from_millis(250));
+        let mut period = tokio::time::interval(Duration::from_millis(20));
         let from = tokio::time::Instant::now();
-        while from.elapsed() < REFUSED_AFTER {
-            period.tick().await;
-            if self.rig.is_ready(node).await {
-                self.scenario
-                    .note(&format!("node {node} is ready by itself"));
-                println!("node {node} is ready by itself after {:?}", from.elapsed());
-                return;
+        let ended = loop {
+            let ready = self.rig.is_ready(node).await;
+            assert!(!ready, "node {node} serves with a disk that forgot");
+            if let Some(ended) = self.rig.ended(node) {
+                break ended;
             }
-        }
-        let ended = self.rig.ended(node);
+            let logs = self.rig.folder().display();
+            assert!(
+                from.elapsed() < REFUSED_WITHIN,
+                "node {node} is not refused; logs in {logs}"
+            );
+            period.tick().await;
+        };
+        assert_eq!(ended.code(), Some(REFUSED), "node {node} ended otherwise");
         self.scenario.note(&format!("node {node} is refused"));
-        println!("node {node} is refused (its process: {ended:?}); it joins under a new id");
-        self.rig.kill(node);
+        println!(
+            "node {node} is refused after {:?}; it joins under a new id",
+            from.elapsed()
+        );
         self.rig.disk(node).wipe().expect("an empty disk");
         let id = u64::try_from(node).expect("few nodes") + 1;
         let joined = self.rig.rejoin(node, id, sponsor).await;
@@ -139,6 +150,8 @@ impl Play {
         let ready = || self.rig.is_ready(node);
         let what = "the node is there under a new id";
         self.rig.until(what, JOINS_WITHIN, ready).await;
+        let status = self.rig.target().status(node).await.expect("it answers");
+        assert_ne!(status.node, id, "node {node} has its old id");
     }
 
     /// The end: everything healed by now, all checks, both verdicts.

@@ -1,6 +1,7 @@
 //! Scenario 8: a sync fails once, then each one; on another node each one lies, and then its power goes.
 //!
-//! Nothing is acknowledged after a failed sync: the node fails closed, and others take its shards within 5 seconds. A node
+//! Nothing is acknowledged after a failed sync: the node fails closed, and others take its shards within 5 seconds; then its power goes,
+//! and it comes back with all that it promised. A node
 //! that promised what its disk does not have neither votes nor acknowledges with it: no acknowledged write is lost.
 
 use std::time::Duration;
@@ -45,7 +46,10 @@ async fn a_failed_sync_acknowledges_nothing_and_moves_the_leaders() {
         let what = "a node whose sync failed ends";
         let took = play.rig.until(what, ENDS_WITHIN, ends).await;
         println!("it ended {took:?} later with {:?}", play.rig.ended(victim));
-        play.rig.begin(victim);
+        // What it acknowledged without a sync, if anything, is gone now.
+        let mut cut = PowerCut(vec![victim]);
+        play.inject(&mut cut);
+        play.heal(&mut cut);
         play.until_serves().await;
     }
     play.finish().await;
@@ -64,9 +68,9 @@ async fn a_node_whose_syncs_lied_loses_nothing_for_the_others() {
     let mut cut = PowerCut(vec![liar]);
     play.inject(&mut cut);
     play.heal(&mut lie);
-    // Back with a disk that has less than it promised.
+    // Back with a disk that has less than it promised: it is refused.
     cut.heal(&play.rig);
-    play.until_there_or_rejoined(liar).await;
+    play.until_refused_and_rejoined(liar).await;
     play.until_serves().await;
     play.finish().await;
 }

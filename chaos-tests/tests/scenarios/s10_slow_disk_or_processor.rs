@@ -43,16 +43,13 @@ async fn leadership_leaves_a_sick_node() {
     for kind in 0..3 {
         play.rig.until_balanced(Duration::from_secs(60)).await;
         let victim = play.leader().await;
-        let [first, second, third] = sick(victim);
-        let mut fault = [first, second, third].into_iter().nth(kind).expect("three");
+        let mut fault = sick(victim).into_iter().nth(kind).expect("three");
         play.inject(fault.as_mut());
-        let target = &play.rig.target();
-        let leads_nothing = || async {
-            let leaders = target.leaders().await;
-            leaders.len() == 6 && leaders.values().all(|leader| *leader != victim)
-        };
         let what = "the sick node leads nothing";
-        let took = play.rig.until(what, LEAVES_WITHIN, leads_nothing).await;
+        let took = play
+            .rig
+            .until(what, LEAVES_WITHIN, || leads_nothing(&play, victim))
+            .await;
         println!("{}: leaders left after {took:?}", fault.label());
         play.heal(fault.as_mut());
         until_well(&play, victim).await;
@@ -73,30 +70,39 @@ async fn a_sick_follower_costs_next_to_nothing() {
         ..Mix::new(seed)
     };
     let play = Play::begin("10 follower", config, Rules::default(), mix).await;
-    let victim = play.leader().await;
-    // Sick until it leads nothing: from then on it is a follower.
-    let mut fault = SlowDisk::new(victim, 20);
-    let before = p99(&play).await;
-    play.inject(&mut fault);
-    let target = &play.rig.target();
-    let leads_nothing = || async {
-        let leaders = target.leaders().await;
-        leaders.len() == 6 && leaders.values().all(|leader| *leader != victim)
-    };
-    let what = "the sick node leads nothing";
-    play.rig.until(what, LEAVES_WITHIN, leads_nothing).await;
-    let sick = p99(&play).await;
-    play.heal(&mut fault);
-    until_well(&play, victim).await;
-    play.until_serves().await;
-    play.rig.until_balanced(Duration::from_secs(60)).await;
-    // The machine is not the same all the time: what is sick is compared with both times beside it.
-    let after = p99(&play).await;
-    let figures =
-        format!("99th percentile of writes: {before:?} before, {sick:?} sick, {after:?} after");
-    println!("{figures}");
-    assert!(sick <= before.max(after).mul_f64(1.2), "{figures}");
+    let mut before = p99(&play).await;
+    // One with little processor time is slow to whoever asks it: that is no cost of a slow follower.
+    for kind in 0..2 {
+        let victim = play.leader().await;
+        let mut fault = sick(victim).into_iter().nth(kind).expect("three");
+        play.inject(fault.as_mut());
+        // Sick until it leads nothing: from then on it is a follower.
+        play.rig
+            .until("the sick node leads nothing", LEAVES_WITHIN, || {
+                leads_nothing(&play, victim)
+            })
+            .await;
+        let sick = p99(&play).await;
+        play.heal(fault.as_mut());
+        until_well(&play, victim).await;
+        play.until_serves().await;
+        play.rig.until_balanced(Duration::from_secs(60)).await;
+        // The machine is not the same all the time: what is sick is compared with both times beside it.
+        let after = p99(&play).await;
+        let figures =
+            format!("99th percentile of writes: {before:?} before, {sick:?} sick, {after:?} after");
+        println!("{}: {figures}", fault.label());
+        let beside = (before + after) / 2;
+        assert!(sick <= beside.mul_f64(1.2), "{figures}");
+        before = after;
+    }
     play.finish().await;
+}
+
+/// Whether others lead all shards.
+async fn leads_nothing(play: &Play, node: usize) -> bool {
+    let leaders = play.rig.target().leaders().await;
+    leaders.len() == 6 && leaders.values().all(|leader| *leader != node)
 }
 
 async fn until_well(play: &Play, node: usize) {

@@ -1,6 +1,6 @@
 //! Scenario 12: a node comes back with an empty disk under its old id, then another with an old image of its disk.
 //!
-//! Neither may vote or acknowledge with a memory that it does not have: it is refused, or learns everything again under a
+//! Neither may vote or acknowledge with a memory that it does not have: it is refused, and learns everything again under a
 //! new id. Nobody panics, and nothing acknowledged is lost.
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ async fn an_empty_or_an_old_disk_neither_votes_nor_acknowledges() {
     let victim = play.leader().await;
     let mut wiped = Wiped(victim);
     play.inject(&mut wiped);
-    play.until_there_or_rejoined(victim).await;
+    play.until_refused_and_rejoined(victim).await;
     play.heal(&mut wiped);
     play.until_serves().await;
     // Another one, whose id is still the first.
@@ -40,7 +40,7 @@ async fn an_empty_or_an_old_disk_neither_votes_nor_acknowledges() {
         saved: "old".to_owned(),
     };
     play.inject(&mut old);
-    play.until_there_or_rejoined(victim).await;
+    play.until_refused_and_rejoined(victim).await;
     play.heal(&mut old);
     play.until_serves().await;
     play.finish().await;

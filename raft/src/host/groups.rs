@@ -190,6 +190,11 @@ pub(super) async fn assemble(
         .as_ref()
         .map(|log| log.group(group.to_raw()));
     let log = log.ok_or_else(|| failed("the host stops".to_owned()))?;
+    // openraft takes what a log has when it starts for durable, and acknowledges it. A replica that was closed a moment ago, to be
+    // rebuilt, may have left entries and a vote that are still on their way to the disk.
+    log.durable()
+        .await
+        .map_err(|error| failed(error.to_string()))?;
     let pace = match group {
         GroupId::Meta => inner.tuning.meta_pace,
         GroupId::Shard(..) => inner.tuning.shard_pace,

@@ -4,6 +4,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use model::id::{GroupId, NodeId, SessionId};
@@ -22,13 +23,13 @@ use crate::{life, types};
 /// More values of a kind than a simulated state has.
 const PAGE: usize = 1 << 20;
 
-/// A replica, at one moment.
-#[derive(Debug)]
+/// What a replica says of itself, at one moment.
+#[derive(Clone, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "facts that have nothing to do with each other"
 )]
-pub struct Inspected {
+pub struct Facts {
     /// Its group.
     pub group: GroupId,
     /// The last vote saved; it may not be durable yet.
@@ -53,8 +54,47 @@ pub struct Inspected {
     pub voters: Vec<NodeId>,
     /// Whether it knows these voters to be committed, with no change under way: until then those before them may decide alone.
     pub settled: bool,
+}
+
+impl Facts {
+    /// A replica of this group that has done nothing yet.
+    #[must_use]
+    pub const fn new(group: GroupId) -> Self {
+        Self {
+            group,
+            vote: None,
+            leads: None,
+            ready: false,
+            leased: false,
+            log: LogState {
+                last: None,
+                purged: None,
+            },
+            acknowledged: Vec::new(),
+            committed: None,
+            applied: None,
+            log_time: UnixMillis(0),
+            voters: Vec::new(),
+            settled: true,
+        }
+    }
+}
+
+/// A replica, at one moment: its facts, and what it stores.
+#[derive(Debug)]
+pub struct Inspected {
+    /// What it says of itself.
+    pub facts: Facts,
     entries: GroupLog,
     store: TabletStore,
+}
+
+impl Deref for Inspected {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.facts
+    }
 }
 
 /// A hash of all that a replica has applied.
@@ -108,7 +148,7 @@ impl Inspected {
         let server = server.borrow_watched().clone();
         let leader = server.vote.leader_id;
         let leads = server.state == openraft::ServerState::Leader && server.vote.committed;
-        Self {
+        let facts = Facts {
             group: replica.parts.group,
             vote: replica.parts.log.vote(),
             leads: leads.then_some((leader.term, leader.node_id)),
@@ -121,6 +161,9 @@ impl Inspected {
             log_time: replica.parts.progress.log_time(),
             voters: replica.voters(),
             settled: settled(opened),
+        };
+        Self {
+            facts,
             entries: replica.parts.log.clone(),
             store: replica.parts.store.clone(),
         }

@@ -48,7 +48,7 @@ mod status;
 pub use admit::{BadToken, JoinFailed, JoinToken, Joined, Wish, join, known_peers, rejoin};
 pub use config::{Attached, Engines, Ground, HostConfig, LogWriter, Tuning};
 #[cfg(any(test, feature = "testing"))]
-pub use inspect::{Inspected, StateHash, leave_map};
+pub use inspect::{Facts, Inspected, StateHash, leave_map};
 pub use scrub::{ScrubPace, ScrubReport};
 
 use std::collections::BTreeMap;

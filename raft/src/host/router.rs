@@ -16,6 +16,7 @@ use super::{admit, groups, hello, probe};
 use crate::error::Fatal;
 use crate::kinds;
 use crate::life;
+use crate::metrics;
 use crate::reads;
 use crate::shard::ProposeError;
 use crate::transport::{
@@ -172,13 +173,13 @@ impl Inbound for Router {
 
     fn hello(&self, from: NodeId, hello: Bytes) -> Result<Bytes, Refusal> {
         let here = self.here().ok_or_else(gone)?;
-        hello::check(&here.0, from, &hello)?;
+        hello::check(&here.0, from, &hello).inspect_err(|refusal| count(refusal, from))?;
         Ok(hello::ours(&here.0))
     }
 
     fn welcome(&self, from: NodeId, welcome: Bytes) -> Result<(), Refusal> {
         let here = self.here().ok_or_else(gone)?;
-        hello::check(&here.0, from, &welcome)
+        hello::check(&here.0, from, &welcome).inspect_err(|refusal| count(refusal, from))
     }
 
     fn refused(&self, _peer: NodeId, refusal: &Refusal) {
@@ -198,6 +199,12 @@ impl Inbound for Router {
         };
         let tasks = inner.tasks.clone();
         tasks.spawn(async move { reply.send(admit::admit(&inner, from, &request).await) });
+    }
+}
+
+fn count(refusal: &Refusal, peer: NodeId) {
+    if life::is_about(refusal, peer) {
+        metrics::peer_refused();
     }
 }
 

@@ -4,7 +4,7 @@
 //! only located ones leave the tail. This file does no I/O; `read.rs` fetches what is not in memory.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -26,6 +26,8 @@ pub(crate) struct Group {
     tail_bytes: AtomicUsize,
     /// Wakes those who wait for a truncate.
     pub(crate) truncated: Notify,
+    /// Whether anything was taken since the log was opened: what was recovered is durable.
+    pub(crate) touched: AtomicBool,
 }
 
 /// The state of a group, under its lock.
@@ -70,6 +72,7 @@ impl Group {
             state: Mutex::new(state),
             tail_bytes: AtomicUsize::new(0),
             truncated: Notify::new(),
+            touched: AtomicBool::new(false),
         }
     }
 

@@ -9,6 +9,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::sync::oneshot;
+
 use super::group::{Group, GroupState};
 use super::queue::{Action, Op};
 use super::read;
@@ -180,6 +182,28 @@ impl GroupLog {
         }
     }
 
+    /// Waits until all that was taken before is durable. Who begins to answer for a log that somebody else held must: what readers
+    /// see may not be on the disk yet. Safe to cancel.
+    ///
+    /// # Errors
+    /// The error of the disk, if the log has failed, or that it is closed.
+    pub async fn durable(&self) -> io::Result<()> {
+        if !self.group.touched.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let (told, durable) = oneshot::channel();
+        // Without an entry it changes nothing, and has its place in the order.
+        self.append(
+            Vec::new(),
+            Box::new(move |result| {
+                // Nobody waits any more.
+                drop(told.send(result));
+            }),
+        );
+        let closed = |_dropped| Err(self.shared.refusal());
+        durable.await.unwrap_or_else(closed)
+    }
+
     /// Whether callers should hold back: the queue is long, or the disk or the log is full.
     pub fn is_full(&self) -> bool {
         self.shared.is_full()
@@ -257,6 +281,7 @@ impl GroupLog {
             let error = io::Error::new(io::ErrorKind::NotFound, "the group was removed");
             return Err((done.unwrap_or_else(nobody), error));
         }
+        self.group.touched.store(true, Ordering::Release);
         let config = &self.shared.config;
         let bounded = matches!(action, Action::Append { .. });
         let op = Op {

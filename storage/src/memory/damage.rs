@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use model::state::{Key, StateError};
 
+use super::versions::{Versions, at};
 use super::{MemoryDisk, Shared};
 
 impl MemoryDisk {
@@ -19,6 +20,34 @@ impl MemoryDisk {
         let found = shared.values.contains_key(key);
         shared.bad.insert(*key);
         found
+    }
+
+    /// Damages one of the values of the group's tablet, by its number. Says which; none if there is none.
+    pub fn damage_one_of(&self, group: u32, number: u64) -> Option<Key> {
+        let tablet = {
+            let group = self.0.groups.lock().get(&group).cloned()?;
+            Arc::clone(&group.tablet.read())
+        };
+        let mut shared = tablet.shared.write();
+        let there =
+            |(key, versions): (&Key, &Versions)| at(versions, shared.now).is_some().then_some(*key);
+        let keys: Vec<Key> = shared.values.iter().filter_map(there).collect();
+        let count = u64::try_from(keys.len()).ok()?;
+        let place = usize::try_from(number.checked_rem(count)?).ok()?;
+        let key = *keys.get(place)?;
+        shared.bad.insert(key);
+        Some(key)
+    }
+
+    /// Whether a value of the group's tablet, or its snapshot, is damaged.
+    #[must_use]
+    pub fn is_damaged(&self, group: u32) -> bool {
+        let Some(group) = self.0.groups.lock().get(&group).cloned() else {
+            return false;
+        };
+        let tablet = Arc::clone(&group.tablet.read());
+        let damaged = !tablet.shared.read().bad.is_empty();
+        damaged || group.snapshot_bad.load(Ordering::Relaxed)
     }
 
     /// Flips a bit in the middle of the group's snapshot. Says whether there is one.
@@ -36,6 +65,7 @@ impl MemoryDisk {
                 *byte ^= 1;
             }
         }
+        group.snapshot_bad.store(true, Ordering::Relaxed);
         true
     }
 }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use model::state::Key;
 
+use super::MemoryTablet;
+use super::versions::at;
 use crate::error::TabletError;
 use crate::{format, keys};
 
@@ -57,5 +59,28 @@ pub(crate) fn load(mut dump: &[u8], group: u32) -> Result<Contents, TabletError>
     match identity {
         Some(bytes) if bytes[..] == group.to_be_bytes() => Ok(contents),
         _ => Err(TabletError::refused("it is of another group")),
+    }
+}
+
+impl MemoryTablet {
+    /// The commit that it shows, and all its values.
+    pub(super) fn dump(&self) -> (Option<Bytes>, Vec<u8>) {
+        let shared = self.shared.read();
+        let mut out = Vec::new();
+        push(&mut out, &keys::IDENTITY, &self.group.to_be_bytes());
+        if let Some(applied) = &shared.applied {
+            push(&mut out, &keys::APPLIED, applied);
+        }
+        for (key, versions) in &shared.values {
+            if let Some(value) = at(versions, shared.now) {
+                push(&mut out, &keys::encode(key), value);
+                if shared.bad.contains(key)
+                    && let Some(last) = out.last_mut()
+                {
+                    *last ^= 1;
+                }
+            }
+        }
+        (shared.applied.clone(), out)
     }
 }

@@ -25,7 +25,7 @@ use crate::snapshot::{FileEntry, Snapshot, SnapshotManifest, StoreKind};
 use crate::state::flush::{Ledger, Odometer};
 use crate::state::store::{Draft, Home};
 use crate::state::{ScrubCursor, ScrubStep, Tablet, TabletStats, Txn, Unflushed, View};
-use dump::{Contents, load, push};
+use dump::{Contents, load};
 use versions::{Versions, at, prune};
 use view::MemoryView;
 
@@ -57,6 +57,8 @@ struct Group {
     number: u32,
     tablet: RwLock<Arc<MemoryTablet>>,
     snapshot: Mutex<Option<(SnapshotManifest, MemoryFiles)>>,
+    /// A test has damaged it.
+    snapshot_bad: AtomicBool,
     staging: MemoryFiles,
     next: Mutex<u64>,
 }
@@ -75,6 +77,7 @@ impl Group {
             number: self.number,
             tablet: RwLock::new(Arc::new(tablet)),
             snapshot: Mutex::new(snapshot),
+            snapshot_bad: AtomicBool::new(self.snapshot_bad.load(Ordering::Relaxed)),
             staging: Arc::new(Mutex::new(staging)),
             next: Mutex::new(next),
         }
@@ -154,6 +157,7 @@ impl MemoryDisk {
                 number,
                 tablet: RwLock::new(Arc::new(tablet)),
                 snapshot: Mutex::new(None),
+                snapshot_bad: AtomicBool::new(false),
                 staging: MemoryFiles::default(),
                 next: Mutex::new(1),
             })
@@ -234,6 +238,10 @@ impl Home for MemoryHome {
         self.disk.room_for("a manifest")?;
         if let Place::Memory(files) = &draft.files {
             *self.group.snapshot.lock() = Some((manifest.clone(), Arc::clone(files)));
+            // A damaged value is damaged in the copy too.
+            let dump = files.lock().get(DUMP).cloned().unwrap_or_default();
+            let bad = load(&dump, self.group.number).is_err();
+            self.group.snapshot_bad.store(bad, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -259,6 +267,7 @@ impl Home for MemoryHome {
         let files = MemoryFiles::default();
         files.lock().insert(file.name.clone(), dump);
         *self.group.snapshot.lock() = Some((manifest.clone(), Arc::clone(&files)));
+        self.group.snapshot_bad.store(false, Ordering::Relaxed);
         *self.group.tablet.write() = Arc::new(tablet);
         Ok((
             self.number(),
@@ -365,29 +374,14 @@ impl MemoryTablet {
             values: values.collect(),
             applied: shared.flushed.applied.clone(),
         };
+        // What was not durable is not damaged any more: it is gone.
+        let bad = shared.bad.iter().copied();
+        let bad = bad
+            .filter(|key| contents.values.contains_key(key))
+            .collect();
         let copy = Self::new(self.group, common.clone(), contents);
-        copy.shared.write().bad.clone_from(&shared.bad);
+        copy.shared.write().bad = bad;
         copy
-    }
-
-    fn dump(&self) -> (Option<Bytes>, Vec<u8>) {
-        let shared = self.shared.read();
-        let mut out = Vec::new();
-        push(&mut out, &keys::IDENTITY, &self.group.to_be_bytes());
-        if let Some(applied) = &shared.applied {
-            push(&mut out, &keys::APPLIED, applied);
-        }
-        for (key, versions) in &shared.values {
-            if let Some(value) = at(versions, shared.now) {
-                push(&mut out, &keys::encode(key), value);
-                if shared.bad.contains(key)
-                    && let Some(last) = out.last_mut()
-                {
-                    *last ^= 1;
-                }
-            }
-        }
-        (shared.applied.clone(), out)
     }
 }
 

@@ -68,14 +68,14 @@ struct GroupHub {
 }
 
 fn weight(event: &Event) -> usize {
-    EVENT_BYTES
-        + match &event.kind {
-            EventKind::Updated(live, Body::Inline(blob)) => live.summary.0.len() + blob.0.len(),
-            EventKind::Updated(live, Body::Chunked { manifest, chunks }) => {
-                live.summary.0.len() + manifest.0.len() + chunks.len() * 16
-            }
-            EventKind::Deleted | EventKind::Expired => 0,
-        }
+    let EventKind::Updated(live, body) = &event.kind else {
+        return EVENT_BYTES;
+    };
+    let body = match body {
+        Body::Inline(blob) => blob.0.len(),
+        Body::Chunked { manifest, chunks } => manifest.0.len() + chunks.len() * 16,
+    };
+    EVENT_BYTES + live.summary.0.len() + size_of_val(&live.remembered[..]) + body
 }
 
 /// The changes and watchers of all groups on this node.

@@ -1,5 +1,8 @@
 //! What a caller sees while nothing goes wrong.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
 use super::*;
 use crate::log::{LogState, OpenError};
 
@@ -100,6 +103,30 @@ fn one_sync_serves_many_groups() {
     writer.work();
     assert_eq!(calls.all().len(), 50);
     assert_eq!((disk.syncs() - syncs, disk.writes() - writes), (1, 1));
+}
+
+fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn who_waits_for_what_was_taken_waits_for_its_sync() {
+    let disk = SimDisk::new(1);
+    let (engine, mut writer, _) = open(&disk, small());
+    let (log, calls) = (engine.group(1), Calls::default());
+    let at_first = poll(std::pin::pin!(log.durable()));
+    assert!(at_first.is_ready(), "nothing was taken yet");
+    log.append(entries(1, 1..4, 10), calls.note(1));
+    log.save_vote(vote(1), calls.note(2));
+    let other = engine.group(1);
+    let mut durable = std::pin::pin!(other.durable());
+    assert!(poll(durable.as_mut()).is_pending());
+    writer.work();
+    assert_eq!(calls.all(), [(1, true), (2, true)]);
+    assert!(matches!(poll(durable), Poll::Ready(Ok(()))));
+    engine.close().unwrap();
+    let closed = poll(std::pin::pin!(log.durable()));
+    assert!(matches!(closed, Poll::Ready(Err(_))));
 }
 
 #[test]
