@@ -2,23 +2,24 @@
 //!
 //! Everything else gets time as an argument or through [`model::time::Clock`].
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use model::time::{Clock, UnixMillis};
-use rustix::time::{ClockId, clock_gettime};
 
 /// The machine's wall clock. It may jump in either direction.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "here wall time enters; through the C library, where a test can put another clock in its place"
+    )]
     fn now(&self) -> UnixMillis {
-        let now = clock_gettime(ClockId::Realtime);
-        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-        let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
-        UnixMillis(
-            seconds
-                .saturating_mul(1000)
-                .saturating_add(nanos / 1_000_000),
-        )
+        // A clock before 1970 is as wrong as one that shows it.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let millis = now.map_or(0, |since| since.as_millis());
+        UnixMillis(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 }
 

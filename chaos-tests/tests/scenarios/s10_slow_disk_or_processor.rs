@@ -70,32 +70,30 @@ async fn a_sick_follower_costs_next_to_nothing() {
         ..Mix::new(seed)
     };
     let play = Play::begin("10 follower", config, Rules::default(), mix).await;
-    let mut before = p99(&play).await;
-    // One with little processor time is slow to whoever asks it: that is no cost of a slow follower.
-    for kind in 0..2 {
-        let victim = play.leader().await;
-        let mut fault = sick(victim).into_iter().nth(kind).expect("three");
-        play.inject(fault.as_mut());
-        // Sick until it leads nothing: from then on it is a follower.
-        play.rig
-            .until("the sick node leads nothing", LEAVES_WITHIN, || {
-                leads_nothing(&play, victim)
-            })
-            .await;
-        let sick = p99(&play).await;
-        play.heal(fault.as_mut());
-        until_well(&play, victim).await;
-        play.until_serves().await;
-        play.rig.until_balanced(Duration::from_secs(60)).await;
-        // The machine is not the same all the time: what is sick is compared with both times beside it.
-        let after = p99(&play).await;
-        let figures =
-            format!("99th percentile of writes: {before:?} before, {sick:?} sick, {after:?} after");
-        println!("{}: {figures}", fault.label());
-        let beside = (before + after) / 2;
-        assert!(sick <= beside.mul_f64(1.2), "{figures}");
-        before = after;
-    }
+    let before = p99(&play).await;
+    let victim = play.leader().await;
+    // Of the three kinds the one that slows nobody who asks this node: a traced process is slow in all that it does, and so is one with
+    // little processor time.
+    let mut fault = SlowDisk::new(victim, 20);
+    play.inject(&mut fault);
+    // Sick until it leads nothing: from then on it is a follower.
+    play.rig
+        .until("the sick node leads nothing", LEAVES_WITHIN, || {
+            leads_nothing(&play, victim)
+        })
+        .await;
+    let sick = p99(&play).await;
+    play.heal(&mut fault);
+    until_well(&play, victim).await;
+    play.until_serves().await;
+    play.rig.until_balanced(Duration::from_secs(60)).await;
+    // The machine is not the same all the time: what is sick is compared with both times beside it.
+    let after = p99(&play).await;
+    let figures =
+        format!("99th percentile of writes: {before:?} before, {sick:?} sick, {after:?} after");
+    println!("{figures}");
+    let beside = (before + after) / 2;
+    assert!(sick <= beside.mul_f64(1.2), "{figures}");
     play.finish().await;
 }
 
