@@ -88,6 +88,7 @@ found! {
     what_became_durable_is_not_marked_while_a_disk_is_full: 3685;
     a_leader_answers_without_what_a_follower_has_shown: 231 1668 2388;
     a_log_begins_after_the_newest_snapshot: 20316;
+    a_replica_that_is_opened_again_answers_for_what_is_not_durable: 4289;
     the_simulation_itself_was_wrong: 3225 6808;
 }
 

@@ -84,20 +84,19 @@ pub fn markdown(lines: &[Line]) -> String {
         rows.entry(&line.scenario).or_default().push(line);
     }
     let mut out = String::from(
-        "| scenario | fault | checked | operations | fail, unknown | longest gap | seeds | passed |\n|---|---|---|---|---|---|---|---|\n",
+        "| scenario | fault | checked | operations | fail, unknown | longest gap | seeds | passed | the last in a row |\n|---|---|---|---|---|---|---|---|---|\n",
     );
     for (scenario, runs) in rows {
         let seeds: BTreeSet<u64> = runs.iter().map(|run| run.seed).collect();
         let sum = |of: fn(&Line) -> u64| runs.iter().map(|run| of(run)).sum::<u64>();
-        let passed = runs
-            .iter()
-            .filter(|run| run.property && run.coverage)
-            .count();
+        let good = |run: &&&Line| run.property && run.coverage;
+        let passed = runs.iter().filter(good).count();
+        let in_a_row = runs.iter().rev().take_while(good).count();
         let gap = runs.iter().map(|run| run.longest_gap_ms).max().unwrap_or(0);
         push(
             &mut out,
             format_args!(
-                "| {scenario} | {} | {} | {} | {}, {} | {gap} ms | {} | {passed} of {} |\n",
+                "| {scenario} | {} | {} | {} | {}, {} | {gap} ms | {} | {passed} of {} | {in_a_row} |\n",
                 words(runs.iter().map(|run| &run.faults)),
                 words(runs.iter().map(|run| &run.checked)),
                 sum(|run| run.operations),
@@ -164,7 +163,7 @@ mod tests {
         let lines = read(&std::fs::read_to_string(&path).unwrap()).unwrap();
         assert_eq!(lines.len(), 3);
         let table = markdown(&lines);
-        let row = "| leader killed | kill node | versions | 300 | 0, 0 | 500 ms | 2 | 2 of 3 |";
+        let row = "| leader killed | kill node | versions | 300 | 0, 0 | 500 ms | 2 | 2 of 3 | 0 |";
         assert!(table.contains(row), "{table}");
         assert!(read("{}\n").is_err());
     }
