@@ -18,7 +18,7 @@ const TAIL: usize = 4_000;
 /// How long seeds are run when nobody says otherwise.
 const SECONDS: u64 = 60;
 /// So many seeds have each kind of fault.
-const ENOUGH: u64 = 100;
+const ENOUGH: u64 = 500;
 
 #[expect(
     clippy::disallowed_methods,

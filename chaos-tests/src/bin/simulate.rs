@@ -221,7 +221,7 @@ fn told(seed: u64, outcome: &Outcome, all: bool) -> String {
 }
 
 /// So many seeds have each kind of fault.
-const ENOUGH: u64 = 100;
+const ENOUGH: u64 = 500;
 
 fn report(done: &Done, took: Duration) -> io::Result<ExitCode> {
     let mut out = io::stdout().lock();
