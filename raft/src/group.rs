@@ -17,7 +17,7 @@ use crate::machine::Seen;
 use crate::proposer::{Kind, MetaKind, Proposer, ShardKind};
 use crate::reads::PeerReads;
 use crate::replica::{NoIndex, Replica};
-use crate::shard::{BarrierError, ProposeError, ShardGroup};
+use crate::shard::{BarrierError, Closed, ProposeError, ShardGroup};
 use crate::watch;
 
 /// How long to wait before asking again when nobody leads.
@@ -99,8 +99,13 @@ impl ShardGroup for ShardReplica {
         barrier(&self.replica, &self.reads, Instant::now() + timeout).await
     }
 
-    fn view(&self) -> Arc<dyn StateRead + Send + Sync> {
-        self.replica.parts.store.current().view()
+    fn view(&self) -> Result<Arc<dyn StateRead + Send + Sync>, Closed> {
+        let view = self.replica.parts.store.current().view();
+        // After it is taken: while the replica is open nobody else puts a state into its store.
+        match self.replica.is_closed() {
+            false => Ok(view),
+            true => Err(Closed),
+        }
     }
 
     fn log_time(&self) -> UnixMillis {
@@ -126,8 +131,15 @@ impl ShardGroup for ShardReplica {
     }
 
     async fn advance(&self, at: UnixMillis, deadline: Instant) -> Result<(), ProposeError> {
-        let applied = || ShardHead::load(&Seen(self.view())).map(|head| head.log_time);
-        while applied().map_err(|_unreadable| ProposeError::Busy)? < at {
+        let applied = || {
+            let view = self
+                .view()
+                .map_err(|_closed| ProposeError::NotLeader { leader: None })?;
+            let head = ShardHead::load(&Seen(view));
+            head.map(|head| head.log_time)
+                .map_err(|_unreadable| ProposeError::Busy)
+        };
+        while applied()? < at {
             let leader = self
                 .leader()
                 .filter(|leader| *leader != self.replica.parts.me);

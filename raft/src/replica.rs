@@ -74,6 +74,7 @@ pub(crate) struct Replica {
     /// Whether this leadership was offered to another node. The lease is not worth anything from then on: the voters that promised it do not
     /// keep it from whoever leadership is handed to, and an offer that had no answer may still be on its way.
     offered: AtomicBool,
+    closed: AtomicBool,
     rounds: Coalesce<(), Result<u64, NoIndex>>,
     freshness: Mutex<Freshness>,
     /// When an append that the leader got accepted had arrived.
@@ -94,10 +95,21 @@ impl Replica {
             time: Arc::default(),
             role: watch::Sender::new(Role::default()),
             offered: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             rounds: Coalesce::default(),
             freshness: Mutex::default(),
             heard: Mutex::default(),
         })
+    }
+
+    /// From now on it shows nothing of its store: that may be given another state.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was [closed](Self::close).
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
     }
 
     /// Who leads, and whether this node does.

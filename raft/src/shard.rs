@@ -48,6 +48,11 @@ pub enum BarrierError {
     NotReady,
 }
 
+/// The replica was closed: it is rebuilt, or is not this node's any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the replica is closed")]
+pub struct Closed;
+
 /// A replica of a shard on this node.
 #[async_trait]
 pub trait ShardGroup: Send + Sync + 'static {
@@ -74,8 +79,11 @@ pub trait ShardGroup: Send + Sync + 'static {
     /// See [`BarrierError`].
     async fn barrier(&self, timeout: Duration) -> Result<(), BarrierError>;
 
-    /// A consistent view of what this replica has applied.
-    fn view(&self) -> Arc<dyn StateRead + Send + Sync>;
+    /// A consistent view of what this replica has applied: it never goes back from one to the next.
+    ///
+    /// # Errors
+    /// When the replica is closed: its store may be another one's by now, with an older state.
+    fn view(&self) -> Result<Arc<dyn StateRead + Send + Sync>, Closed>;
 
     /// The log time that the next entry would have, if this replica leads; else the one last applied.
     fn log_time(&self) -> UnixMillis;

@@ -3,7 +3,11 @@
 //! Claims are made by the scenario (the victim was leader, packets were dropped); some hold for every run: each fault was
 //! installed, and enough operations succeeded, before it, and during or after it.
 
+use std::ops::RangeInclusive;
+
 use serde::Serialize;
+
+use crate::history::Operation;
 
 /// Something that a run must have had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -42,6 +46,15 @@ impl Coverage {
         let missing = self.0.iter().filter(|claim| !claim.held);
         missing.map(|claim| claim.what.clone()).collect()
     }
+}
+
+/// How many writes ended well within these times, in microseconds of the history.
+#[must_use]
+pub fn written(load: &[Operation], spans: &[RangeInclusive<u64>]) -> usize {
+    load.iter()
+        .filter(|it| it.is_acknowledged())
+        .filter(|it| spans.iter().any(|span| span.contains(&it.end)))
+        .count()
 }
 
 #[cfg(test)]

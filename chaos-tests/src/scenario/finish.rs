@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::{Mark, Scenario, setting};
+use crate::checker::coverage::written;
 use crate::checker::secrets::{Scan, Secrets};
 use crate::checker::{self, Finding, Tally, ledger, replicas};
 use crate::history::{Action, End, Operation};
@@ -352,9 +353,17 @@ impl Scenario {
             .filter(|mark| mark.is_fault)
             .map(|mark| mark.from)
             .min();
-        if first_fault.is_some() {
-            let (met, least) = (under_fault(&load, &marks), self.rules.least_under_fault);
+        if let Some(first) = first_fault {
+            let rules = &self.rules;
+            let faults = marks.iter().filter(|mark| mark.is_fault);
+            let spans: Vec<_> = faults
+                .map(|mark| mark.from..=mark.to.unwrap_or(u64::MAX))
+                .collect();
+            let (met, least) = (written(&load, &spans), rules.least_under_fault);
             let claim = format!("{met} writes succeeded while a fault was there, at least {least}");
+            coverage.claim(claim, met >= least);
+            let (met, least) = (written(&load, &[first..=u64::MAX]), rules.least_after_fault);
+            let claim = format!("{met} writes succeeded after the first fault, at least {least}");
             coverage.claim(claim, met >= least);
         }
         let gaps = checker::gaps(&load, shards, first_fault.unwrap_or(0), quiet);
@@ -451,22 +460,6 @@ impl Drop for Scenario {
             self.cut_short();
         }
     }
-}
-
-/// How many writes ended well while a fault was there.
-fn under_fault(load: &[Operation], marks: &[Mark]) -> usize {
-    let faults: Vec<(u64, u64)> = marks
-        .iter()
-        .filter(|mark| mark.is_fault)
-        .map(|mark| (mark.from, mark.to.unwrap_or(u64::MAX)))
-        .collect();
-    load.iter()
-        .filter(|it| it.is_acknowledged())
-        .filter(|it| {
-            let met = |(from, to): &(u64, u64)| (*from..=*to).contains(&it.end);
-            faults.iter().any(met)
-        })
-        .count()
 }
 
 fn shard_of(id: model::id::SessionId, shards: u16) -> u16 {

@@ -55,6 +55,8 @@ pub struct Rules {
     pub longest_gap: Option<Duration>,
     /// The fewest acknowledged writes while a fault was there.
     pub least_under_fault: usize,
+    /// The fewest acknowledged writes after the first fault began.
+    pub least_after_fault: usize,
     /// Whether a careful client may see a failed or unknown request.
     pub failures_allowed: bool,
     /// How long a client tries.
@@ -70,6 +72,7 @@ impl Default for Rules {
             recovery: Duration::from_secs(10),
             longest_gap: None,
             least_under_fault: 50,
+            least_after_fault: 50,
             failures_allowed: true,
             budget: Duration::from_secs(5),
             attempt: Duration::from_secs(2),

@@ -1,7 +1,7 @@
 //! What a run really did: which faults happened, how many operations met them, how they ended.
 //!
 //! A campaign in which a fault never happened has not tested it: `tests/simulation.rs` and `simulate` compare the counts with
-//! [`fault_names`](super::fault_names).
+//! [`missing_faults`](super::missing_faults).
 
 use std::collections::BTreeMap;
 

@@ -72,7 +72,7 @@ impl World {
 
     /// Whether state of this machine is damaged and not mended yet.
     pub(super) fn is_damaged(&self, node: NodeId) -> bool {
-        let machine = self.machines.get(&node);
+        let machine = self.machines.get(&node).filter(|_| self.decay.is_on);
         machine.is_some_and(|machine| {
             let mut groups = self.groups().into_iter();
             groups.any(|group| machine.state.is_damaged(group.to_raw()))

@@ -3,6 +3,7 @@
 //! Each is counted under its name when it was really injected: a fault that found nobody to hit is drawn again later. Faults overlap
 //! as they like; what ends later is put on the agenda.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::id::NodeId;
@@ -101,19 +102,21 @@ const fn menu(style: Style) -> &'static [Fault] {
     }
 }
 
-/// The names under which faults are counted; a campaign that lacks one has not tested it.
+/// So many seeds have each kind of fault.
+const ENOUGH: u64 = 500;
+
+/// The faults that a campaign of so many seeds should have had and did not `have`, by the names under which they are counted.
 #[must_use]
-pub fn names() -> Vec<String> {
-    let menus = Style::ALL.map(menu);
-    let mut names: Vec<String> = menus
-        .into_iter()
-        .flatten()
-        .map(|fault| format!("fault {fault:?}"))
-        .chain([DECAY.to_owned()])
-        .collect();
-    names.sort_unstable();
-    names.dedup();
+pub fn missing(seeds: u64, have: impl Fn(&str) -> bool) -> BTreeSet<String> {
+    if seeds < ENOUGH {
+        return BTreeSet::new();
+    }
+    let menus = Style::ALL.into_iter().flat_map(menu);
+    let names = menus.map(|fault| format!("fault {fault:?}"));
     names
+        .chain([DECAY.to_owned()])
+        .filter(|name| !have(name))
+        .collect()
 }
 
 impl World {

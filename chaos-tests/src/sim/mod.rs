@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 use crate::invariants::Violation;
 
 use clients::{Client, Pool};
-pub use faults::names as fault_names;
+pub use faults::missing as missing_faults;
 pub use lab::Credentials;
 use lab::Lab;
 pub use plan::{Plan, Style};

@@ -44,7 +44,7 @@ const CACHES: [&str; 3] = [
 
 const BOUNDS: [Bound; 6] = [
     // The caches are 288 MiB when they are full, about a third more as allocators keep them; a node is 64 MiB when it starts, and
-    // may hold as much again for requests and for watchers that come back.
+    // may hold twice as much for requests and for watchers that come back.
     Bound {
         what: "memory of a node, MiB",
         hourly: f64::INFINITY,
@@ -71,7 +71,8 @@ const BOUNDS: [Bound; 6] = [
         noise: 0.0,
         most: 34.0 * 64.0,
     },
-    // The sessions of all waves are a few MiB; what a rebuild keeps of the old disk is not counted. What was overwritten stays until a compaction, which has four tables of a memtable
+    // The sessions of all waves are a few MiB; what a rebuild keeps of the old disk is not counted. What was overwritten stays until a
+    // compaction, which has four tables of a memtable
     // each to begin with, in nine tablets, and as much again where a snapshot holds it.
     Bound {
         what: "disk of a node without the log, MiB",
@@ -142,8 +143,10 @@ impl Soak {
         let wave = Wave::draw(self.seed, self.next, self.rig.count());
         self.next += 1;
         let usual = Rules::default();
+        let least = if wave.has(Kind::PowerCutOfAll) { 0 } else { 20 };
         let rules = Rules {
-            least_under_fault: if wave.has(Kind::PowerCutOfAll) { 0 } else { 20 },
+            least_under_fault: least,
+            least_after_fault: least,
             recovery: if wave.has(Kind::Forgets) {
                 REBUILT
             } else {

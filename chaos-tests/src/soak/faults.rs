@@ -51,14 +51,25 @@ impl Fault for Stopped {
     }
 }
 
-/// Each sync fails: the node ends. Healed by a start.
+/// Syncs that do not do what they should, after which the node dies. Healed by a start.
 #[derive(Debug)]
-struct FailsClosed {
+struct BadSyncs {
     node: usize,
     syncs: BadSync,
+    dies: Dies,
 }
 
-impl Fault for FailsClosed {
+/// How it dies.
+#[derive(Clone, Copy, Debug)]
+enum Dies {
+    /// By itself, as its syncs fail.
+    Closed,
+    /// Its power goes, and its disk has less than it promised. It is refused when it is back, and whoever supervises it starts it once
+    /// more, to be made anew.
+    Forgetful,
+}
+
+impl Fault for BadSyncs {
     fn label(&self) -> String {
         self.syncs.label()
     }
@@ -72,41 +83,16 @@ impl Fault for FailsClosed {
     }
 
     fn heal(&mut self, rig: &Rig) -> Injected {
-        let ended = until(FAILS, || rig.ended(self.node).is_some());
+        let died = match self.dies {
+            Dies::Closed => {
+                let ended = until(FAILS, || rig.ended(self.node).is_some());
+                Injected::when(ended, || format!("node {} does not end", self.node))
+            }
+            Dies::Forgetful => Injected::of(rig.power_cut(&[self.node])),
+        };
         let healed = self.syncs.heal(rig);
         rig.begin(self.node);
-        healed.and(Injected::when(ended, || {
-            format!("node {} does not end", self.node)
-        }))
-    }
-}
-
-/// Each sync lies, and when that ends the power goes: the disk has less than it promised. Healed by a start; the node is refused then,
-/// and whoever supervises it starts it once more, to be made anew.
-#[derive(Debug)]
-struct Forgets {
-    node: usize,
-    syncs: BadSync,
-}
-
-impl Fault for Forgets {
-    fn label(&self) -> String {
-        self.syncs.label()
-    }
-
-    fn inject(&mut self, rig: &Rig) -> Injected {
-        self.syncs.inject(rig)
-    }
-
-    fn met(&mut self, rig: &Rig) -> Injected {
-        self.syncs.met(rig)
-    }
-
-    fn heal(&mut self, rig: &Rig) -> Injected {
-        let cut = rig.power_cut(&[self.node]);
-        let healed = self.syncs.heal(rig);
-        rig.begin(self.node);
-        healed.and(Injected::of(cut))
+        died.and(healed)
     }
 }
 
@@ -129,13 +115,15 @@ pub(super) fn fault(step: Step, nodes: usize) -> Box<dyn Fault> {
             Box::new(Links::new(label, links.collect(), lossy()))
         }
         Kind::SlowSync => Box::new(BadSync::new(node, Sync::Waits(SLOW))),
-        Kind::FailedSync => Box::new(FailsClosed {
+        Kind::FailedSync => Box::new(BadSyncs {
             node,
             syncs: BadSync::new(node, Sync::Fails),
+            dies: Dies::Closed,
         }),
-        Kind::Forgets => Box::new(Forgets {
+        Kind::Forgets => Box::new(BadSyncs {
             node,
             syncs: BadSync::new(node, Sync::Lies),
+            dies: Dies::Forgetful,
         }),
         Kind::SlowDisk => Box::new(SlowDisk::new(node, WRITES)),
         Kind::LittleCpu => Box::new(SlowProcessor::new(node, 10)),

@@ -327,6 +327,7 @@ pub(crate) async fn close(inner: &Arc<Inner>, group: GroupId) -> bool {
     let Some(opened) = inner.groups.write().remove(&group) else {
         return true;
     };
+    opened.replica.close();
     match &opened.kind {
         OpenedKind::Meta(meta) => meta.proposer.close(),
         OpenedKind::Shard(shard) => shard.proposer.close(),

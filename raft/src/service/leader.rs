@@ -126,7 +126,7 @@ impl Inner {
             return self.propose(job, change, turn).await;
         }
         turn.settled(job.deadline).await.map_err(no_turn)?;
-        let view = View::of(job.group);
+        let view = View::of(job.group)?;
         let now = job.group.log_time();
         let idempotency = job.request.idempotency.as_ref();
         let (tenant, session) = job.who();
@@ -157,7 +157,7 @@ impl Inner {
 
     /// The change that this makes of what the session becomes. `None` if only the applied state can tell what comes of it.
     async fn made_ahead(&self, job: &Job<'_>, ahead: Ahead) -> Result<Option<Change>, TryError> {
-        let view = View::of(job.group);
+        let view = View::of(job.group)?;
         let now = job.group.log_time();
         let who = job.who();
         let record = Record::load(&view, who.0, who.1)?;

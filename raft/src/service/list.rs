@@ -198,7 +198,7 @@ impl Inner {
     ) -> Result<u64, TryError> {
         let timeout = Self::left(deadline)?.min(self.config.barrier_timeout);
         group.barrier(timeout).await?;
-        Ok(shard::live_sessions(&View::of(group), tenant)?)
+        Ok(shard::live_sessions(&View::of(group)?, tenant)?)
     }
 
     async fn part(
@@ -235,7 +235,7 @@ impl Inner {
         group: &Arc<dyn ShardGroup>,
         request: PartRequest,
     ) -> Result<Part, TryError> {
-        let view = View::of(group);
+        let view = View::of(group)?;
         let now = group.log_time().max(ShardHead::load(&view)?.log_time);
         let live = shard::live_sessions(&view, request.tenant)?;
         let records = usize::try_from(live).unwrap_or(usize::MAX);

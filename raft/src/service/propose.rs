@@ -188,7 +188,7 @@ impl Inner {
         who: (TenantId, SessionId),
         own: Option<(Version, &Arc<Plain>)>,
     ) -> Result<Option<Stored>, TryError> {
-        let view = View::of(group);
+        let view = View::of(group)?;
         let Some(Record::Live(live)) = Record::load(&view, who.0, who.1)? else {
             return Ok(None);
         };
@@ -247,7 +247,7 @@ pub(super) fn stored_of(session: SessionId, live: &Live, plain: &Plain) -> Store
 
 /// The version that a deletion deleted: the one before its tombstone's.
 fn deleted_version(job: &Job<'_>, session: SessionId) -> Result<Version, TryError> {
-    let record = Record::load(&View::of(job.group), job.request.tenant, session)?;
+    let record = Record::load(&View::of(job.group)?, job.request.tenant, session)?;
     Ok(match record {
         Some(Record::Tombstone(tombstone)) => Version {
             epoch: tombstone.version.epoch,

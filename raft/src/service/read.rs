@@ -168,13 +168,13 @@ impl Inner {
             Consistency::Linearizable => {
                 let timeout = Self::left(deadline)?.min(self.config.barrier_timeout);
                 group.barrier(timeout).await?;
-                let mut view = View::of(group);
+                let mut view = View::of(group)?;
                 let mut live = live(&view, request)?;
                 if self.must_advance(group, (&view, &live))? {
                     let at = live.expires.unwrap_or_default();
                     group.advance(at, deadline).await.map_err(of_a_tick)?;
                     // The session may have been renewed meanwhile.
-                    view = View::of(group);
+                    view = View::of(group)?;
                     live = self::live(&view, request)?;
                 }
                 self.answer((&view, &live), request, None).await
@@ -260,7 +260,7 @@ async fn reach(
     let mut applied = group.applied();
     loop {
         applied.mark_unchanged();
-        let view = View::of(group);
+        let view = View::of(group)?;
         let Some(wanted) = at_least else {
             return Ok(view);
         };

@@ -10,7 +10,7 @@ use model::state::{Key, StateError, StateRead};
 use crate::service::Inner;
 use crate::service::cache::Plain;
 use crate::service::content::{self, ContentError};
-use crate::service::error::TryError;
+use crate::service::error::{TryError, Why};
 use crate::shard::ShardGroup;
 
 /// A consistent view; cheap to clone.
@@ -18,8 +18,11 @@ use crate::shard::ShardGroup;
 pub(super) struct View(Arc<dyn StateRead + Send + Sync>);
 
 impl View {
-    pub(super) fn of(group: &Arc<dyn ShardGroup>) -> Self {
-        Self(group.view())
+    /// What the replica shows now; an error if it is closed, and another one is to be asked.
+    pub(super) fn of(group: &Arc<dyn ShardGroup>) -> Result<Self, TryError> {
+        let view = group.view();
+        view.map(Self)
+            .map_err(|_closed| TryError::NotReady(Why::Stale))
     }
 }
 

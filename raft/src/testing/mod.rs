@@ -491,5 +491,6 @@ pub async fn write(group: &dyn ShardGroup, id: u64, data: &[u8]) -> Result<Outco
 /// What a replica has of a test's chunk.
 #[must_use]
 pub fn read(group: &dyn ShardGroup, id: u64) -> Option<Bytes> {
-    group.view().get(&Key::Chunk(chunk(id))).ok().flatten()
+    let view = group.view().ok()?;
+    view.get(&Key::Chunk(chunk(id))).ok().flatten()
 }

@@ -219,6 +219,8 @@ async fn a_scrub_finds_cold_damage_that_nobody_reads() {
     let mut cluster = filled(48, Some(16 << 10)).await;
     let damaged = others(cluster.wait_leader(shard(0)).await)[0];
     damage(&cluster, damaged, &Key::Chunk(chunk(7)));
+    let before = cluster.group(damaged, shard(0));
+    assert!(before.view().is_ok());
     cluster.host(damaged).scrub();
     cluster
         .until("the scrub has found it", |cluster| {
@@ -234,6 +236,7 @@ async fn a_scrub_finds_cold_damage_that_nobody_reads() {
         .await;
     let report = cluster.host(damaged).scrub_report();
     assert_eq!(report.damage, 1, "{report:?}");
+    assert!(before.view().is_err(), "its store is another one's now");
     assert!(
         report.bytes > 180_000 && report.last.is_some(),
         "{report:?}"

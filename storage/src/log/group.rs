@@ -4,7 +4,7 @@
 //! only located ones leave the tail. This file does no I/O; `read.rs` fetches what is not in memory.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -24,10 +24,10 @@ pub(crate) struct Group {
     state: Mutex<GroupState>,
     /// As in the state, readable without the lock.
     tail_bytes: AtomicUsize,
-    /// Wakes those who wait for a truncate.
-    pub(crate) truncated: Notify,
-    /// Whether anything was taken since the log was opened: what was recovered is durable.
-    pub(crate) touched: AtomicBool,
+    /// Appends, votes and the like that were taken and are not durable yet.
+    pending: AtomicUsize,
+    /// Wakes those who wait for a truncate, or for all that was taken.
+    pub(crate) settled: Notify,
 }
 
 /// The state of a group, under its lock.
@@ -71,8 +71,8 @@ impl Group {
             id,
             state: Mutex::new(state),
             tail_bytes: AtomicUsize::new(0),
-            truncated: Notify::new(),
-            touched: AtomicBool::new(false),
+            pending: AtomicUsize::new(0),
+            settled: Notify::new(),
         }
     }
 
@@ -83,6 +83,23 @@ impl Group {
     /// Payload bytes in memory, with their overhead.
     pub(crate) fn tail_bytes(&self) -> usize {
         self.tail_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Something that is to be made durable is about to be queued.
+    pub(crate) fn taken(&self) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Of what was [taken](Self::taken) one is durable, or was refused.
+    pub(crate) fn dropped(&self) {
+        if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.settled.notify_waiters();
+        }
+    }
+
+    /// Whether all that was taken is durable.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.pending.load(Ordering::Acquire) == 0
     }
 
     /// Changes the state and publishes what the change does to the tail.

@@ -9,8 +9,6 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::oneshot;
-
 use super::group::{Group, GroupState};
 use super::queue::{Action, Op};
 use super::read;
@@ -168,11 +166,15 @@ impl GroupLog {
     /// # Errors
     /// The error of the disk, if the log has failed.
     pub async fn truncated(&self) -> io::Result<()> {
+        self.settled(|| !self.truncating()).await
+    }
+
+    async fn settled(&self, is: impl Fn() -> bool) -> io::Result<()> {
         loop {
-            let notified = self.group.truncated.notified();
+            let notified = self.group.settled.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            if !self.truncating() {
+            if is() {
                 return Ok(());
             }
             if let Some(error) = self.shared.failure() {
@@ -182,26 +184,13 @@ impl GroupLog {
         }
     }
 
-    /// Waits until all that was taken before is durable. Who begins to answer for a log that somebody else held must: what readers
-    /// see may not be on the disk yet. Safe to cancel.
+    /// Waits until all appends, votes and truncates that were taken are durable. Who begins to answer for a log that somebody else held
+    /// must: what readers see may not be on the disk yet. Writes nothing. Safe to cancel.
     ///
     /// # Errors
-    /// The error of the disk, if the log has failed, or that it is closed.
+    /// The error of the disk, if the log has failed.
     pub async fn durable(&self) -> io::Result<()> {
-        if !self.group.touched.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let (told, durable) = oneshot::channel();
-        // Without an entry it changes nothing, and has its place in the order.
-        self.append(
-            Vec::new(),
-            Box::new(move |result| {
-                // Nobody waits any more.
-                drop(told.send(result));
-            }),
-        );
-        let closed = |_dropped| Err(self.shared.refusal());
-        durable.await.unwrap_or_else(closed)
+        self.settled(|| self.group.is_durable()).await
     }
 
     /// Whether callers should hold back: the queue is long, or the disk or the log is full.
@@ -264,7 +253,7 @@ impl GroupLog {
             state.remove();
             Ok(())
         });
-        self.group.truncated.notify_waiters();
+        self.group.settled.notify_waiters();
         refuse(result);
     }
 
@@ -281,7 +270,6 @@ impl GroupLog {
             let error = io::Error::new(io::ErrorKind::NotFound, "the group was removed");
             return Err((done.unwrap_or_else(nobody), error));
         }
-        self.group.touched.store(true, Ordering::Release);
         let config = &self.shared.config;
         let bounded = matches!(action, Action::Append { .. });
         let op = Op {
@@ -290,12 +278,22 @@ impl GroupLog {
             done,
             bytes,
         };
+        let waits = op.done.is_some();
+        if waits {
+            // Before the writer can have it.
+            self.group.taken();
+        }
         let refused = self.shared.queue.push(op, |load| {
             bounded
                 && (load.ops >= HARD_LIMIT * config.queue_ops
                     || load.bytes >= HARD_LIMIT * config.queue_bytes)
         });
-        refused.map_err(|op| (op.done.unwrap_or_else(nobody), self.shared.refusal()))
+        refused.map_err(|op| {
+            if waits {
+                self.group.dropped();
+            }
+            (op.done.unwrap_or_else(nobody), self.shared.refusal())
+        })
     }
 }
 

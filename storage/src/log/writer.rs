@@ -241,9 +241,13 @@ impl Writer {
                 }
                 Effect::Truncated => {
                     done.group.change(GroupState::truncate_flushed);
-                    done.group.truncated.notify_waiters();
+                    done.group.settled.notify_waiters();
                 }
                 Effect::Nothing => {}
+            }
+            // What is written in parts has one at its last.
+            if done.callback.is_some() {
+                done.group.dropped();
             }
         }
         self.shared.evict();
@@ -446,7 +450,7 @@ impl Writer {
     fn end(&mut self) {
         self.ended = true;
         for group in self.shared.groups.read().values() {
-            group.truncated.notify_waiters();
+            group.settled.notify_waiters();
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use model::state::{Key, StateError};
 
+use super::dump::load;
 use super::versions::{Versions, at};
 use super::{MemoryDisk, Shared};
 
@@ -46,8 +47,12 @@ impl MemoryDisk {
             return false;
         };
         let tablet = Arc::clone(&group.tablet.read());
-        let damaged = !tablet.shared.read().bad.is_empty();
-        damaged || group.snapshot_bad.load(Ordering::Relaxed)
+        if !tablet.shared.read().bad.is_empty() {
+            return true;
+        }
+        let snapshot = group.snapshot.lock();
+        let mut files = snapshot.iter().flat_map(|(_, files)| files.lock().clone());
+        files.any(|(_, dump)| load(&dump, group.number).is_err())
     }
 
     /// Flips a bit in the middle of the group's snapshot. Says whether there is one.
@@ -65,7 +70,6 @@ impl MemoryDisk {
                 *byte ^= 1;
             }
         }
-        group.snapshot_bad.store(true, Ordering::Relaxed);
         true
     }
 }

@@ -57,8 +57,6 @@ struct Group {
     number: u32,
     tablet: RwLock<Arc<MemoryTablet>>,
     snapshot: Mutex<Option<(SnapshotManifest, MemoryFiles)>>,
-    /// A test has damaged it.
-    snapshot_bad: AtomicBool,
     staging: MemoryFiles,
     next: Mutex<u64>,
 }
@@ -77,7 +75,6 @@ impl Group {
             number: self.number,
             tablet: RwLock::new(Arc::new(tablet)),
             snapshot: Mutex::new(snapshot),
-            snapshot_bad: AtomicBool::new(self.snapshot_bad.load(Ordering::Relaxed)),
             staging: Arc::new(Mutex::new(staging)),
             next: Mutex::new(next),
         }
@@ -157,7 +154,6 @@ impl MemoryDisk {
                 number,
                 tablet: RwLock::new(Arc::new(tablet)),
                 snapshot: Mutex::new(None),
-                snapshot_bad: AtomicBool::new(false),
                 staging: MemoryFiles::default(),
                 next: Mutex::new(1),
             })
@@ -238,10 +234,6 @@ impl Home for MemoryHome {
         self.disk.room_for("a manifest")?;
         if let Place::Memory(files) = &draft.files {
             *self.group.snapshot.lock() = Some((manifest.clone(), Arc::clone(files)));
-            // A damaged value is damaged in the copy too.
-            let dump = files.lock().get(DUMP).cloned().unwrap_or_default();
-            let bad = load(&dump, self.group.number).is_err();
-            self.group.snapshot_bad.store(bad, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -267,7 +259,6 @@ impl Home for MemoryHome {
         let files = MemoryFiles::default();
         files.lock().insert(file.name.clone(), dump);
         *self.group.snapshot.lock() = Some((manifest.clone(), Arc::clone(&files)));
-        self.group.snapshot_bad.store(false, Ordering::Relaxed);
         *self.group.tablet.write() = Arc::new(tablet);
         Ok((
             self.number(),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::FakeClock;
 use crate::log_time::LeaderTime;
 use crate::service::Service;
-use crate::shard::{BarrierError, EventSink, ProposeError, ShardGroup};
+use crate::shard::{BarrierError, Closed, EventSink, ProposeError, ShardGroup};
 use crate::watch;
 
 /// What happens to the next proposal of a write; chunks, ticks and sweeps are spared.
@@ -297,9 +297,10 @@ impl ShardGroup for Handle {
         Ok(())
     }
 
-    fn view(&self) -> Arc<dyn StateRead + Send + Sync> {
-        self.group
-            .with(self.node, |replica| Arc::clone(&replica.state) as _)
+    fn view(&self) -> Result<Arc<dyn StateRead + Send + Sync>, Closed> {
+        Ok(self
+            .group
+            .with(self.node, |replica| Arc::clone(&replica.state) as _))
     }
 
     fn log_time(&self) -> UnixMillis {

@@ -49,7 +49,7 @@ impl Local {
         let subscription = inner.hub.subscribe(group, watched.who());
         let timeout = Inner::left(deadline)?.min(inner.config.barrier_timeout);
         replica.barrier(timeout).await?;
-        let view = View::of(&replica);
+        let view = View::of(&replica)?;
         let live = match Record::load(&view, watched.tenant, watched.session)? {
             Some(Record::Live(live)) => live,
             Some(Record::Tombstone(_)) | None => return Err(Refused::NotFound.into()),
@@ -160,7 +160,7 @@ impl Local {
     ) -> Result<Option<Next>, TryError> {
         let inner = Arc::clone(&watched.inner);
         replica.barrier(inner.config.barrier_timeout).await?;
-        let view = View::of(replica);
+        let view = View::of(replica)?;
         let record = Record::load(&view, watched.tenant, watched.session)?;
         let live = match record {
             Some(Record::Live(live)) => live,
@@ -193,7 +193,7 @@ impl Local {
         if let Some(plain) = inner.cache.get(&who, live.version) {
             return Ok(plain);
         }
-        let view = View::of(replica);
+        let view = View::of(replica).map_err(OpenError::Try)?;
         let key = match &self.key {
             Some(key) => key.clone(),
             None => content::load_key(&view, &inner.keys, who)?,

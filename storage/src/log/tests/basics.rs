@@ -124,9 +124,22 @@ fn who_waits_for_what_was_taken_waits_for_its_sync() {
     writer.work();
     assert_eq!(calls.all(), [(1, true), (2, true)]);
     assert!(matches!(poll(durable), Poll::Ready(Ok(()))));
-    engine.close().unwrap();
-    let closed = poll(std::pin::pin!(log.durable()));
-    assert!(matches!(closed, Poll::Ready(Err(_))));
+    // What is refused is not waited for.
+    log.append(entries(1, 9..10, 10), calls.note(3));
+    assert!(poll(std::pin::pin!(log.durable())).is_ready());
+    // What is longer than a batch is written in parts.
+    log.append(entries(1, 4..40, 1000), calls.note(4));
+    let mut durable = std::pin::pin!(log.durable());
+    assert!(poll(durable.as_mut()).is_pending());
+    writer.work();
+    assert_eq!(calls.all()[2..], [(3, false), (4, true)]);
+    assert!(poll(durable).is_ready());
+    disk.fail_sync(0, io::ErrorKind::Other);
+    log.save_vote(vote(2), calls.note(5));
+    let mut durable = std::pin::pin!(log.durable());
+    assert!(poll(durable.as_mut()).is_pending());
+    writer.work();
+    assert!(matches!(poll(durable), Poll::Ready(Err(_))));
 }
 
 #[test]
