@@ -18,7 +18,7 @@ const LEAVES_WITHIN: Duration = Duration::from_secs(20);
 /// Within what a node that is sick no more says so: it must be well for ten seconds first.
 const WELL_WITHIN: Duration = Duration::from_secs(20);
 /// How long the load is measured.
-const MEASURES: Duration = Duration::from_secs(10);
+const MEASURES: Duration = Duration::from_secs(20);
 
 fn sick(node: usize) -> [Box<dyn Fault>; 3] {
     [
@@ -64,8 +64,8 @@ async fn a_sick_follower_costs_next_to_nothing() {
     let seed = crate::seed("10");
     let config = RigConfig::new(crate::PSPD, seed);
     let mix = Mix {
-        // Of 1,000 writes in each measurement, ten are above the 99th percentile.
-        rate: 250,
+        // Some 3,700 writes in each measurement, of which 37 are above the 99th percentile: with a quarter of that it is off by 30 %.
+        rate: 400,
         large_percent: 0,
         ..Mix::new(seed)
     };
@@ -119,5 +119,8 @@ async fn p99(play: &Play) -> Duration {
     let mut latencies: Vec<u64> = writes.map(|operation| operation.latency()).collect();
     latencies.sort_unstable();
     assert!(latencies.len() > 100, "{} writes", latencies.len());
-    Duration::from_micros(latencies[latencies.len() * 99 / 100])
+    let at = |percent: usize| Duration::from_micros(latencies[latencies.len() * percent / 100]);
+    let (writes, median, most) = (latencies.len(), at(50), at(90));
+    println!("{writes} writes: 50 % in {median:?}, 90 % in {most:?}");
+    at(99)
 }
