@@ -5,7 +5,7 @@
 //! before: a living writer could take a call for done that was not. What is in the loop device's own cache counts as on the disk.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -167,10 +167,15 @@ impl Image {
     /// Gives back what [`Self::fill`] took.
     ///
     /// # Errors
-    /// With a sentence, when nothing was taken.
+    /// With a sentence, when it cannot be given back.
     pub fn free_ballast(&self) -> Result<(), String> {
-        fs::remove_file(self.mount.join(BALLAST))
-            .map_err(|error| format!("cannot free {}: {error}", self.mount.display()))
+        match fs::remove_file(self.mount.join(BALLAST)) {
+            // A power cut may have undone it.
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(format!("cannot free {}: {error}", self.mount.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Bytes that are free.

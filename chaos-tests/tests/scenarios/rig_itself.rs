@@ -60,6 +60,9 @@ fn a_disk_can_be_full_flipped_saved_restored_and_wiped() {
     assert!(fs::write(disk.path().join("large"), &large).is_err());
     disk.free_ballast().expect("room");
     fs::write(disk.path().join("large"), &large).unwrap();
+    disk.fill(1 << 20).expect("a full disk");
+    disk.power_cut().expect("a power cut");
+    disk.free_ballast().expect("room, whatever is left");
     disk.restore("then").expect("the copy");
     assert_eq!(fs::read(&file).unwrap(), b"old");
     disk.wipe().expect("an empty disk");
