@@ -5,7 +5,7 @@
 //! before: a living writer could take a call for done that was not. What is in the loop device's own cache counts as on the disk.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -161,21 +161,18 @@ impl Image {
         let file = File::create(self.mount.join(BALLAST)).map_err(failed)?;
         let wanted = free.saturating_sub(leave);
         rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, wanted)
-            .map_err(|error| failed(error.into()))
+            .map_err(|error| failed(error.into()))?;
+        // A disk that was full when its power went is full when it is back.
+        file.sync_all().map_err(failed)
     }
 
     /// Gives back what [`Self::fill`] took.
     ///
     /// # Errors
-    /// With a sentence, when it cannot be given back.
+    /// With a sentence, when nothing was taken.
     pub fn free_ballast(&self) -> Result<(), String> {
-        match fs::remove_file(self.mount.join(BALLAST)) {
-            // A power cut may have undone it.
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(format!("cannot free {}: {error}", self.mount.display()))
-            }
-            _ => Ok(()),
-        }
+        fs::remove_file(self.mount.join(BALLAST))
+            .map_err(|error| format!("cannot free {}: {error}", self.mount.display()))
     }
 
     /// Bytes that are free.
