@@ -27,6 +27,8 @@ use parking_lot::Mutex;
 use storage::error::TabletError;
 use storage::log::GroupLog;
 use storage::state::{TabletStore, View};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::message;
 use crate::shard::EventSink;
@@ -51,6 +53,8 @@ pub(crate) struct Progress {
     applied: Mutex<Option<LogId>>,
     index: watch::Sender<u64>,
     shown: AtomicU64,
+    /// Somebody elsewhere waits for what is committed here.
+    asked: Notify,
     log_time: Mutex<UnixMillis>,
     meta: watch::Sender<Arc<MetaState>>,
     /// What was found damaged when an entry was applied: the group has stopped because of it.
@@ -58,6 +62,19 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// Of a replica that has applied nothing.
+    pub(crate) fn new() -> Self {
+        Self {
+            applied: Mutex::new(None),
+            index: watch::Sender::new(0),
+            shown: AtomicU64::new(0),
+            asked: Notify::new(),
+            log_time: Mutex::new(UnixMillis(0)),
+            meta: watch::Sender::new(Arc::default()),
+            damage: OnceLock::new(),
+        }
+    }
+
     /// What of the state is damaged, if nothing can be applied because of it.
     pub(crate) fn damage(&self) -> Option<String> {
         self.damage.get().cloned()
@@ -87,6 +104,16 @@ impl Progress {
     /// Up to where a reader may have seen entries, here or, on a leader, anywhere: it may be more than is applied here.
     pub(crate) fn shown(&self) -> u64 {
         self.shown.load(Ordering::Acquire)
+    }
+
+    /// Somebody elsewhere waits to apply what is committed here.
+    pub(crate) fn ask(&self) {
+        self.asked.notify_waiters();
+    }
+
+    /// Waits until somebody [asks](Self::ask).
+    pub(crate) fn asked(&self) -> Notified<'_> {
+        self.asked.notified()
     }
 
     /// The log time of the last entry applied.
@@ -147,14 +174,7 @@ impl Machine {
             parts,
             applied: None,
             membership: StoredMembership::default(),
-            progress: Arc::new(Progress {
-                applied: Mutex::new(None),
-                index: watch::Sender::new(0),
-                shown: AtomicU64::new(0),
-                log_time: Mutex::new(UnixMillis(0)),
-                meta: watch::Sender::new(Arc::default()),
-                damage: OnceLock::new(),
-            }),
+            progress: Arc::new(Progress::new()),
         };
         machine.load()?;
         Ok(machine)

@@ -5,6 +5,9 @@
 //! answer, since nothing keeps their order. Heartbeats and votes have the control lane. Failures are never
 //! turned into answers: what was not sent is `Unreachable` (openraft backs off), what was sent and lost is `Network`.
 //!
+//! openraft sends each commit twice: by itself as soon as it is known, and with the next entries. By itself it waits for [`HELD`], so that
+//! under load it is sent once; if somebody elsewhere waits for it ([`Progress::ask`]), it goes at once.
+//!
 //! What a leader says to be committed, a follower applies and shows: so it is noted before it is sent ([`Progress::show`]).
 //!
 //! No retries here: openraft makes them.
@@ -25,6 +28,7 @@ use openraft::raft::{
     AppendEntriesResponse, SnapshotResponse, StreamAppendError, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::time::{Instant, sleep_until};
 
 use crate::kinds;
 use crate::machine::Progress;
@@ -41,6 +45,9 @@ const BULK_BYTES: usize = 64 << 10;
 const APPEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for a large one.
 const BULK_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long an append that only tells what is committed waits for one with entries, which tells it too.
+const HELD: Duration = Duration::from_millis(2);
 
 /// Makes the ways to the other replicas of one group.
 #[derive(Clone)]
@@ -156,6 +163,10 @@ struct Pipeline<'a, S> {
     sent: VecDeque<Sent>,
     /// A large one that waits until all before it are answered.
     waiting: Option<AppendRequest>,
+    /// One that only tells what is committed, and until when it waits for another one.
+    held: Option<(AppendRequest, Instant)>,
+    /// Whether any was sent: the first of a stream is never held.
+    begun: bool,
 }
 
 impl<S: Stream<Item = AppendRequest> + Unpin> Pipeline<'_, S> {
@@ -169,11 +180,18 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Pipeline<'_, S> {
             {
                 return Some(Err(error));
             }
+            if self.input.is_none()
+                && self.waiting.is_none()
+                && let Some((request, _)) = self.held.take()
+                && let Err(error) = self.send(&request)
+            {
+                return Some(Err(error));
+            }
             if self.sent.is_empty() && self.input.is_none() {
                 return None;
             }
-            let held = self.waiting.is_some() || self.sent.back().is_some_and(|sent| sent.bulk);
-            let room = !held && self.sent.len() < WINDOW && self.input.is_some();
+            let blocked = self.waiting.is_some() || self.sent.back().is_some_and(|sent| sent.bulk);
+            let room = !blocked && self.sent.len() < WINDOW && self.input.is_some();
             tokio::select! {
                 biased;
                 result = front(&mut self.sent) => {
@@ -182,6 +200,10 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Pipeline<'_, S> {
                 }
                 request = next_of(&mut self.input), if room => match request {
                     None => self.input = None,
+                    Some(request) if self.may_wait(&request) => {
+                        let until = self.held.take().map(|(_, until)| until);
+                        self.held = Some((request, until.unwrap_or_else(|| Instant::now() + HELD)));
+                    }
                     Some(request) if self.is_large(&request) && !self.sent.is_empty() => {
                         self.waiting = Some(request);
                     }
@@ -190,9 +212,20 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Pipeline<'_, S> {
                             return Some(Err(error));
                         }
                     }
+                },
+                () = due(self.held.as_ref(), &self.link.progress), if room => {
+                    if let Some((request, _)) = self.held.take()
+                        && let Err(error) = self.send(&request) {
+                            return Some(Err(error));
+                    }
                 }
             }
         }
+    }
+
+    /// Whether all that it tells is what is committed.
+    fn may_wait(&self, request: &AppendRequest) -> bool {
+        self.begun && self.link.lane == Lane::Data && request.entries.is_empty()
     }
 
     fn is_large(&self, request: &AppendRequest) -> bool {
@@ -201,6 +234,9 @@ impl<S: Stream<Item = AppendRequest> + Unpin> Pipeline<'_, S> {
     }
 
     fn send(&mut self, request: &AppendRequest) -> Result<(), RpcError> {
+        // It tells what one that is held would.
+        self.held = None;
+        self.begun = true;
         let large = self.is_large(request);
         let sent = self.link.send(request, large, &self.option)?;
         self.sent.push_back(sent);
@@ -212,6 +248,18 @@ fn weight(entry: &crate::types::Entry) -> usize {
     match &entry.payload {
         crate::types::Payload::Normal(data) => data.0.len() + 28,
         crate::types::Payload::Blank | crate::types::Payload::Membership(_) => 128,
+    }
+}
+
+/// Waits until one that is held is to be sent; for ever when there is none.
+async fn due(held: Option<&(AppendRequest, Instant)>, progress: &Progress) {
+    match held {
+        Some((_, until)) => tokio::select! {
+            biased;
+            () = progress.asked() => {}
+            () = sleep_until(*until) => {}
+        },
+        None => std::future::pending().await,
     }
 }
 
@@ -262,6 +310,8 @@ impl RaftNetworkV2<Types> for Link {
             input: Some(input),
             sent: VecDeque::new(),
             waiting: None,
+            held: None,
+            begun: false,
         };
         let results = stream::unfold(Some(pipeline), |pipeline| async move {
             let mut pipeline = pipeline?;

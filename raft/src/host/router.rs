@@ -78,6 +78,9 @@ impl Here {
             .filter_map(|group| self.0.opened(group))
             .map(|opened| Arc::clone(&opened.replica))
             .collect();
+        for replica in &replicas {
+            replica.parts.progress.ask();
+        }
         // Without a task, when the leases answer at once.
         let leased: Option<Vec<_>> = replicas
             .iter()

@@ -6,4 +6,5 @@ mod disks;
 mod groups;
 mod hashes;
 mod messages;
+mod pipeline;
 mod snapshots;

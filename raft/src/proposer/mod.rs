@@ -1,12 +1,15 @@
 //! From commands to entries: what arrives while one entry is being proposed goes into the next.
 //!
 //! One task for each group takes what waits, up to `limits::MAX_BATCH_COMMANDS` and `limits::MAX_BATCH_BYTES`, and proposes it
-//! as one entry; it has one entry under way, and more only while full batches wait. Bulk commands (chunks) have
+//! as one entry; it has one entry under way, and more only while full batches wait. After it the next one may wait a moment for those that
+//! it answered (see [`company`]). Bulk commands (chunks) have
 //! entries of their own, one under way, so that a small one never waits for more than one of them; and while small ones come,
 //! each bulk entry is followed by a pause as long as it took, so that bulk takes at most half of the machine.
 //!
 //! A command has exactly one end: its outcome, "not appended" (`NotLeader`, `Busy`), or `Unknown`. One that still waits when its
 //! deadline passes is taken back and was not appended.
+
+mod company;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,6 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use self::company::Company;
 use crate::log_time::LogTime;
 use crate::machine::Entries;
 use crate::shard::ProposeError;
@@ -135,6 +139,7 @@ struct Queues<K: Kind> {
     bytes: usize,
     small_bytes: usize,
     entries: usize,
+    company: Company,
     /// When the bulk entry under way began.
     bulk_since: Option<Instant>,
     /// No bulk entry before this.
@@ -142,6 +147,33 @@ struct Queues<K: Kind> {
     /// Whether small ones were proposed since the last bulk entry landed.
     shared: bool,
     closed: bool,
+}
+
+impl<K: Kind> Queues<K> {
+    /// Whether small ones may be proposed now; if not, when, unless something happens before.
+    fn small_may(&self, now: Instant) -> Result<(), Option<Instant>> {
+        if self.small.len() >= MAX_BATCH_COMMANDS || self.small_bytes >= MAX_BATCH_BYTES {
+            return if self.entries < MAX_ENTRIES {
+                Ok(())
+            } else {
+                Err(None)
+            };
+        }
+        if self.entries > 0 || self.small.is_empty() {
+            return Err(None);
+        }
+        match self.company.wait(self.small.len(), now) {
+            None => Ok(()),
+            until => Err(until),
+        }
+    }
+
+    /// When something may be proposed, if nothing happens before.
+    fn next(&self, now: Instant) -> Option<Instant> {
+        let bulk = self.bulk_after.filter(|_| !self.bulk.is_empty());
+        let small = self.small_may(now).err().flatten();
+        bulk.into_iter().chain(small).min()
+    }
 }
 
 struct Shared<K: Kind> {
@@ -167,6 +199,7 @@ impl<K: Kind> Proposer<K> {
             bytes: 0,
             small_bytes: 0,
             entries: 0,
+            company: Company::default(),
             bulk_since: None,
             bulk_after: None,
             shared: false,
@@ -220,9 +253,18 @@ impl<K: Kind> Proposer<K> {
         } else {
             queues.small_bytes += waiting.weight;
             queues.small.push_back(waiting);
+            queues.company.arrived(Instant::now());
         }
+        let due = bulk
+            || match queues.small_may(Instant::now()) {
+                Ok(()) => true,
+                // The first one sets the alarm; the others wait with it.
+                Err(until) => until.is_some() && queues.small.len() == 1,
+            };
         drop(queues);
-        self.0.work.notify_one();
+        if due {
+            self.0.work.notify_one();
+        }
         Ok(())
     }
 
@@ -251,7 +293,7 @@ impl<K: Kind> Proposer<K> {
                     if queues.closed {
                         return;
                     }
-                    queues.bulk_after.filter(|_| !queues.bulk.is_empty())
+                    queues.next(Instant::now())
                 };
                 tokio::select! {
                     biased;
@@ -284,9 +326,8 @@ impl<K: Kind> Proposer<K> {
     fn take(&self) -> Option<Batch<K>> {
         let mut queues = self.0.queues.lock();
         let queues = &mut *queues;
-        let full =
-            queues.small.len() >= MAX_BATCH_COMMANDS || queues.small_bytes >= MAX_BATCH_BYTES;
-        let may = queues.entries == 0 || (full && queues.entries < MAX_ENTRIES);
+        let now = Instant::now();
+        let may = queues.small_may(now).is_ok();
         let mut waiting = Vec::new();
         let mut bytes = 0;
         while may && waiting.len() < MAX_BATCH_COMMANDS {
@@ -309,9 +350,8 @@ impl<K: Kind> Proposer<K> {
         if !waiting.is_empty() {
             queues.entries += 1;
             queues.shared = true;
-            return Some(self.batch(waiting, false));
+            return Some(self.batch(waiting, now, false));
         }
-        let now = Instant::now();
         if queues.bulk_since.is_some() || queues.bulk_after.is_some_and(|after| now < after) {
             return None;
         }
@@ -321,17 +361,19 @@ impl<K: Kind> Proposer<K> {
             queues.bytes -= first.weight;
             if !first.claimed.swap(true, Ordering::AcqRel) {
                 queues.bulk_since = Some(now);
-                return Some(self.batch(vec![first], true));
+                return Some(self.batch(vec![first], now, true));
             }
         }
     }
 
-    fn batch(&self, waiting: Vec<Waiting<K>>, bulk: bool) -> Batch<K> {
-        let shared = Arc::clone(&self.0);
-        Batch {
-            waiting,
-            flight: Flight { shared, bulk },
-        }
+    fn batch(&self, waiting: Vec<Waiting<K>>, since: Instant, bulk: bool) -> Batch<K> {
+        let flight = Flight {
+            shared: Arc::clone(&self.0),
+            commands: waiting.len(),
+            since,
+            bulk,
+        };
+        Batch { waiting, flight }
     }
 }
 
@@ -343,6 +385,8 @@ struct Batch<K: Kind> {
 /// An entry that is under way; gives its place back when dropped.
 struct Flight<K: Kind> {
     shared: Arc<Shared<K>>,
+    commands: usize,
+    since: Instant,
     bulk: bool,
 }
 
@@ -355,14 +399,16 @@ impl<K: Kind> Flight<K> {
 impl<K: Kind> Drop for Flight<K> {
     fn drop(&mut self) {
         let mut queues = self.shared.queues.lock();
+        let now = Instant::now();
         if self.bulk {
-            let now = Instant::now();
             let took = queues.bulk_since.take().map(|since| now - since);
             queues.bulk_after = took
                 .filter(|_| std::mem::take(&mut queues.shared))
                 .map(|took| now + took.min(MAX_PAUSE));
         } else {
             queues.entries -= 1;
+            let (waiting, took) = (queues.small.len(), now - self.since);
+            queues.company.landed(self.commands, waiting, took, now);
         }
         drop(queues);
         self.shared.work.notify_one();
