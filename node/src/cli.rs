@@ -298,7 +298,12 @@ fn run_node(args: ServeArgs) -> Result<(), Problem> {
     process::raise_open_files().or_problem(Exit::Failed, || {
         "cannot raise the limit of open files".to_owned()
     })?;
-    let runtime = Builder::new_multi_thread()
+    // One worker alone needs no queues that others can steal from.
+    let mut builder = match config.worker_threads.get() {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    let runtime = builder
         .worker_threads(config.worker_threads.get())
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .thread_name("pspd-worker")

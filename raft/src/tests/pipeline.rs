@@ -105,7 +105,7 @@ impl Leader {
     }
 
     /// What came after `count` appends: entries and commit.
-    async fn came(&self, count: usize) -> Vec<(usize, u64)> {
+    async fn until_came(&self, count: usize) -> Vec<(usize, u64)> {
         let all = async {
             while self.follower.0.lock().len() < count {
                 sleep(Duration::from_micros(100)).await;
@@ -129,12 +129,12 @@ impl Leader {
 async fn a_commit_goes_with_the_next_entries() {
     let leader = Leader::new();
     leader.append(2, 1, 1);
-    leader.came(1).await;
+    leader.until_came(1).await;
     leader.append(2, 0, 2);
     leader.append(3, 1, 2);
     leader.append(3, 0, 3);
     leader.append(4, 1, 3);
-    assert_eq!(leader.came(3).await, [(1, 1), (1, 2), (1, 3)]);
+    assert_eq!(leader.until_came(3).await, [(1, 1), (1, 2), (1, 3)]);
     leader.end().await;
 }
 
@@ -142,10 +142,10 @@ async fn a_commit_goes_with_the_next_entries() {
 async fn a_commit_that_nothing_follows_goes_by_itself_soon() {
     let leader = Leader::new();
     leader.append(2, 1, 1);
-    leader.came(1).await;
+    leader.until_came(1).await;
     let from = Instant::now();
     leader.append(2, 0, 2);
-    assert_eq!(leader.came(2).await[1], (0, 2));
+    assert_eq!(leader.until_came(2).await[1], (0, 2));
     let took = leader.follower.0.lock()[1].2 - from;
     assert!(took <= Duration::from_millis(4), "{took:?}");
     // The last of a stream is not lost.
@@ -159,7 +159,7 @@ async fn a_commit_that_nothing_follows_goes_by_itself_soon() {
 async fn a_commit_that_somebody_waits_for_goes_at_once() {
     let leader = Leader::new();
     leader.append(2, 1, 1);
-    leader.came(1).await;
+    leader.until_came(1).await;
     let from = Instant::now();
     leader.append(2, 0, 2);
     tokio::task::yield_now().await;
@@ -177,7 +177,7 @@ async fn the_first_of_a_stream_is_not_held() {
     let leader = Leader::new();
     let from = Instant::now();
     leader.append(2, 0, 2);
-    leader.came(1).await;
+    leader.until_came(1).await;
     assert!(from.elapsed() < Duration::from_millis(2));
     leader.end().await;
 }

@@ -8,6 +8,9 @@
 //! - **Windows.** A stream may have [`STREAM_WINDOW`] bytes under way, and a main connection twice that and a
 //!   rest, so that a full data lane never takes the room of the control lane. Bulk connections have a window of
 //!   their own, small enough that what they have in flight delays a heartbeat by little.
+//! - **Acknowledgements.** An append is answered within milliseconds, and the answer's packet acknowledges the append's: packets
+//!   that only acknowledge are asked for (draft-ietf-quic-ack-frequency) every [`UNACKNOWLEDGED`], not every second one. A gap is still
+//!   told at once.
 //! - **Timers.** The first round-trip guess is a region's, so that an early loss costs milliseconds. Keep-alives
 //!   run on the main connection only: an idle region sends a few small packets a second.
 
@@ -16,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::congestion::CubicConfig;
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
 /// The largest UDP payload that we take: what IPv4 and IPv6 allow.
 pub(super) const MAX_UDP_PAYLOAD: u16 = 65_527;
@@ -42,6 +45,11 @@ pub(super) const MAX_STREAMS: u32 = 64;
 const BULK_IDLE: Duration = Duration::from_secs(30);
 /// The first guess of the round-trip time: a region's.
 const INITIAL_RTT: Duration = Duration::from_millis(5);
+
+/// Packets that may wait for their acknowledgement.
+const UNACKNOWLEDGED: u32 = 10;
+/// How long they may wait: as QUIC has it, less what a timer is late.
+const ACKNOWLEDGED_AFTER: Duration = Duration::from_millis(20);
 
 /// What a connection is for. The dialer says it in its first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -144,6 +152,9 @@ fn base(loopback: bool) -> TransportConfig {
     let mut config = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
     let mut congestion = CubicConfig::default();
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED))
+        .max_ack_delay(Some(ACKNOWLEDGED_AFTER));
     if loopback {
         discovery.upper_bound(LOOPBACK_MTU).minimum_change(2048);
         congestion.initial_window(1 << 20);
@@ -155,6 +166,7 @@ fn base(loopback: bool) -> TransportConfig {
     config
         .mtu_discovery_config(Some(discovery))
         .congestion_controller_factory(Arc::new(congestion))
+        .ack_frequency_config(Some(acks))
         .initial_rtt(INITIAL_RTT)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::limits::MAX_VALUE_BYTES;
 
 /// The version of the encoding that this build writes.
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 /// Room for what most values take.
 const USUAL_BYTES: usize = 256;
 
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn another_version_trailing_bytes_and_emptiness_are_refused() {
         let bytes = encode(&(7_u32, Blob(Bytes::from_static(b"abc"))));
-        assert_eq!(bytes.as_ref(), [2, 7, 3, b'a', b'b', b'c']);
+        assert_eq!(bytes.as_ref(), [3, 7, 3, b'a', b'b', b'c']);
         let back: (u32, Blob) = decode(&bytes).expect("decodes");
         assert_eq!(back.1.0.as_ref(), b"abc");
         let mut longer = bytes.to_vec();

@@ -2,7 +2,7 @@
 //!
 //! - [`options`]: what all tablets of a process share, and how each is opened.
 //! - `tablet`: one open RocksDB as a [`crate::state::Tablet`].
-//! - `recent`: what was committed last, in memory.
+//! - `layer`: commits that it does not have yet, in memory.
 //! - `cold`: a copy of it that is read from the disk and from nowhere else, for a scrub.
 //! - `home`: a group's directory: the pointer to its tablet, its snapshots, its staging area.
 //!
@@ -12,7 +12,7 @@ pub mod options;
 
 mod cold;
 pub(crate) mod home;
-mod recent;
+mod layer;
 pub(crate) mod tablet;
 
 pub use options::{EngineStats, RocksEngine, StateConfig};

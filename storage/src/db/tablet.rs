@@ -1,8 +1,11 @@
 //! One open RocksDB as a tablet.
 //!
-//! Guarantees: those of [`Tablet`]. A view is a RocksDB snapshot that owns its database, so it stays valid after the tablet
-//! was replaced or removed; a replaced tablet's files go when its last view has gone. What is durable is read back
+//! Guarantees: those of [`Tablet`]. A view is a RocksDB snapshot that owns its database, and the commits since ([`Layer`]): so it stays
+//! valid after the tablet was replaced or removed; a replaced tablet's files go when its last view has gone. What is durable is read back
 //! past the memtables, because RocksDB also flushes by itself.
+//!
+//! Commits go to the layer; when that has [`LAYER_BYTES`], before a flush and before a checkpoint it is written to RocksDB, in one
+//! batch with the mark of its last commit: so RocksDB is always at some commit, never between two.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,15 +20,20 @@ use rocksdb::properties::{
 };
 use rocksdb::{CStrLike, DB, ReadOptions, ReadTier, Snapshot, WriteBatch};
 
+use crate::db::layer::{Known, Layer};
 use crate::db::options::{RocksEngine, without_log};
-use crate::db::recent::Recent;
 use crate::error::TabletError;
 use crate::state::flush::Ledger;
+use crate::state::txn::overlaid;
 use crate::state::{ScrubCursor, ScrubStep, Tablet, TabletStats, Txn, Unflushed, View};
 use crate::{format, keys};
 
 /// The bytes that a commit counts for itself, besides its keys and values.
 const COMMIT_BYTES: u64 = 64;
+/// From this many bytes of commits on, they are written to RocksDB.
+const LAYER_BYTES: usize = 512 * 1024;
+/// What is kept of what was written there last.
+const KNOWN_BYTES: usize = 1024 * 1024;
 /// How much damage of one tablet is logged; all of it is counted.
 const LOGGED_DAMAGE: u64 = 16;
 /// The binding has no constant for it.
@@ -99,48 +107,49 @@ self_cell::self_cell!(
     }
 );
 
-/// A RocksDB snapshot that owns its database.
-struct RocksView {
+/// What views have in common until the next layer is written out: RocksDB as it was then, and the commits since.
+struct Layers {
     snapshot: OwnedSnapshot,
-    recent: Arc<Recent>,
+    known: Known,
+    layer: Arc<Layer>,
+}
+
+impl Layers {
+    fn new(handle: Arc<Handle>, known: Known) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot: OwnedSnapshot::new(handle, |handle| handle.db().snapshot()),
+            known,
+            layer: Arc::default(),
+        })
+    }
+}
+
+/// The tablet as a commit left it.
+struct RocksView {
+    layers: Arc<Layers>,
     generation: u64,
 }
 
 impl RocksView {
-    fn new(handle: Arc<Handle>, recent: Arc<Recent>) -> Self {
-        // Before the snapshot is taken.
-        let generation = recent.generation();
-        Self {
-            snapshot: OwnedSnapshot::new(handle, |handle| handle.db().snapshot()),
-            recent,
+    fn new(layers: &Arc<Layers>, generation: u64) -> View {
+        Arc::new(Self {
+            layers: Arc::clone(layers),
             generation,
-        }
-    }
-}
-
-impl StateRead for RocksView {
-    fn get(&self, key: &Key) -> Result<Option<Bytes>, StateError> {
-        if let Some(value) = self.recent.get(key, self.generation) {
-            return Ok(value);
-        }
-        let handle = self.snapshot.borrow_owner();
-        let key = keys::encode(key);
-        let stored = self
-            .snapshot
-            .borrow_dependent()
-            .get_pinned(key)
-            .map_err(|error| handle.failed(&key, &error))?;
-        stored
-            .map(|stored| handle.open(&key, &stored).map(Bytes::copy_from_slice))
-            .transpose()
+        })
     }
 
-    fn scan(&self, from: &Key, limit: usize) -> Result<Vec<(Key, Bytes)>, StateError> {
-        let handle = self.snapshot.borrow_owner();
+    fn handle(&self) -> &Arc<Handle> {
+        self.layers.snapshot.borrow_owner()
+    }
+
+    /// What RocksDB has.
+    fn scan_base(&self, from: &Key, limit: usize) -> Result<Vec<(Key, Bytes)>, StateError> {
+        let handle = self.handle();
         let start = keys::encode(from);
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(keys::end_of_kind(from));
-        let mut iterator = self.snapshot.borrow_dependent().raw_iterator_opt(options);
+        let snapshot = self.layers.snapshot.borrow_dependent();
+        let mut iterator = snapshot.raw_iterator_opt(options);
         iterator.seek(start);
         let mut out = Vec::new();
         while out.len() < limit {
@@ -159,11 +168,40 @@ impl StateRead for RocksView {
     }
 }
 
+impl StateRead for RocksView {
+    fn get(&self, key: &Key) -> Result<Option<Bytes>, StateError> {
+        let layers = &self.layers;
+        let recent = layers.layer.get(key, self.generation);
+        if let Some(value) = recent.or_else(|| layers.known.get(key)) {
+            return Ok(value);
+        }
+        let handle = self.handle();
+        let key = keys::encode(key);
+        let stored = layers
+            .snapshot
+            .borrow_dependent()
+            .get_pinned(key)
+            .map_err(|error| handle.failed(&key, &error))?;
+        stored
+            .map(|stored| handle.open(&key, &stored).map(Bytes::copy_from_slice))
+            .transpose()
+    }
+
+    fn scan(&self, from: &Key, limit: usize) -> Result<Vec<(Key, Bytes)>, StateError> {
+        let recent = self.layers.layer.range(from, self.generation);
+        let recent = recent.iter().map(|(key, value)| (key, value.as_ref()));
+        overlaid(recent, limit, |limit| self.scan_base(from, limit))
+    }
+}
+
 /// What the writer knows of the last commit.
 struct Head {
     generation: u64,
+    /// The last commit that RocksDB has.
+    written: u64,
     applied: Option<Bytes>,
     ledger: Ledger,
+    layers: Arc<Layers>,
 }
 
 /// A tablet in RocksDB.
@@ -171,9 +209,8 @@ pub(crate) struct RocksTablet {
     pub(super) group: u32,
     pub(super) handle: Arc<Handle>,
     head: Mutex<Head>,
-    recent: Arc<Recent>,
-    /// The view of the last commit, made at the first use after it.
-    latest: RwLock<Option<View>>,
+    /// The view of the last commit.
+    latest: RwLock<View>,
 }
 
 impl std::fmt::Debug for RocksTablet {
@@ -224,16 +261,18 @@ impl RocksTablet {
             Some(mark) => split_mark(&mark).map(|(written, mark)| (written, Some(mark)))?,
             None => (0, None),
         };
+        let layers = Layers::new(Arc::clone(&handle), Known::default());
         Ok(Self {
             group,
             handle,
+            latest: RwLock::new(RocksView::new(&layers, 0)),
             head: Mutex::new(Head {
                 generation: 0,
+                written: 0,
                 applied,
                 ledger: Ledger::new(engine.odometer.clone(), written),
+                layers,
             }),
-            recent: Arc::default(),
-            latest: RwLock::new(None),
         })
     }
 
@@ -242,11 +281,39 @@ impl RocksTablet {
     pub(crate) fn checkpoint(&self, path: &Path) -> Result<Option<Bytes>, TabletError> {
         // Most of the work is done before commits are held up.
         self.flush()?;
-        let head = self.head.lock();
+        let mut head = self.head.lock();
+        self.write_out(&mut head)?;
         Checkpoint::new(self.handle.db())
             .and_then(|checkpoint| checkpoint.create_checkpoint(path))
             .map_err(|error| TabletError::rocksdb("checkpoint", &error))?;
         Ok(head.applied.clone())
+    }
+
+    /// Gives RocksDB the commits that it does not have. After an error it has none of them, and they stay visible.
+    fn write_out(&self, head: &mut Head) -> Result<(), TabletError> {
+        if head.written == head.generation {
+            return Ok(());
+        }
+        let layers = &head.layers;
+        let mut batch = WriteBatch::default();
+        layers.layer.each(|key, value| {
+            let key = keys::encode(key);
+            match value {
+                Some(value) => batch.put(key, format::seal(&key, value)),
+                None => batch.delete(key),
+            }
+        });
+        let mark = join_mark(head.ledger.after(0), head.applied.as_deref().unwrap_or(&[]));
+        batch.put(keys::APPLIED, format::seal(&keys::APPLIED, &mark));
+        self.handle
+            .db()
+            .write_opt(batch, &without_log())
+            .map_err(|error| TabletError::rocksdb("commit", &error))?;
+        let known = layers.known.with(&layers.layer, KNOWN_BYTES);
+        head.layers = Layers::new(Arc::clone(&self.handle), known);
+        head.written = head.generation;
+        *self.latest.write() = RocksView::new(&head.layers, head.generation);
+        Ok(())
     }
 
     /// Has the directory removed when the last view has gone.
@@ -260,10 +327,26 @@ impl RocksTablet {
         value.ok().flatten().unwrap_or(0)
     }
 
+    fn layer_bytes(&self) -> u64 {
+        let bytes = self.head.lock().layers.layer.bytes();
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
     fn durable(&self) -> Result<(u64, Option<Bytes>), TabletError> {
         match own(&self.handle, &keys::APPLIED, ReadTier::Persisted)? {
             Some(mark) => split_mark(&mark).map(|(written, mark)| (written, Some(mark))),
             None => Ok((0, None)),
+        }
+    }
+}
+
+impl Drop for RocksTablet {
+    /// RocksDB flushes what it has when it is closed; what it is not given is in the log.
+    fn drop(&mut self) {
+        if !self.handle.doomed.load(Ordering::Acquire)
+            && let Err(error) = self.write_out(&mut self.head.lock())
+        {
+            tracing::warn!(tablet = %self.handle.path.display(), %error, "last commits not written");
         }
     }
 }
@@ -274,16 +357,7 @@ impl Tablet for RocksTablet {
     }
 
     fn view(&self) -> View {
-        if let Some(view) = &*self.latest.read() {
-            return Arc::clone(view);
-        }
-        // The snapshot is taken under the lock that a commit takes to forget it: an older one is never kept.
-        let mut latest = self.latest.write();
-        let make = || {
-            let (handle, recent) = (Arc::clone(&self.handle), Arc::clone(&self.recent));
-            Arc::new(RocksView::new(handle, recent)) as View
-        };
-        Arc::clone(latest.get_or_insert_with(make))
+        Arc::clone(&self.latest.read())
     }
 
     fn begin(&self) -> Txn {
@@ -296,28 +370,20 @@ impl Tablet for RocksTablet {
         if txn.generation() != head.generation {
             return Err(TabletError::Conflict);
         }
-        let mut batch = WriteBatch::default();
-        for (key, value) in txn.changes() {
-            let key = keys::encode(key);
-            match value {
-                Some(value) => batch.put(key, format::seal(&key, value)),
-                None => batch.delete(key),
-            }
+        // Before anything of this one is in the layer: if it cannot be written out, nothing of this one is seen.
+        if head.layers.layer.bytes() >= LAYER_BYTES {
+            self.write_out(&mut head)?;
         }
-        let size = u64::try_from(batch.size_in_bytes() + applied.len()).unwrap_or(u64::MAX);
-        let size = size.saturating_add(COMMIT_BYTES);
-        let mark = join_mark(head.ledger.after(size), applied);
-        batch.put(keys::APPLIED, format::seal(&keys::APPLIED, &mark));
-        self.recent.forget(txn.changes().map(|(key, _)| key));
-        self.handle
-            .db()
-            .write_opt(batch, &without_log())
-            .map_err(|error| TabletError::rocksdb("commit", &error))?;
+        let size = |key: &Key, value: Option<&Bytes>| {
+            keys::encode(key).len() + value.map_or(0, |value| value.len() + format::OVERHEAD)
+        };
+        let bytes: usize = txn.changes().map(|(key, value)| size(key, value)).sum();
+        let bytes = u64::try_from(bytes + applied.len()).unwrap_or(u64::MAX);
         head.generation += 1;
-        self.recent.remember(txn.changes(), head.generation);
-        *self.latest.write() = None;
+        head.layers.layer.add(txn.changes(), head.generation);
+        *self.latest.write() = RocksView::new(&head.layers, head.generation);
         head.applied = Some(Bytes::copy_from_slice(applied));
-        head.ledger.committed(size);
+        head.ledger.committed(bytes.saturating_add(COMMIT_BYTES));
         Ok(())
     }
 
@@ -330,6 +396,7 @@ impl Tablet for RocksTablet {
     }
 
     fn flush(&self) -> Result<(), TabletError> {
+        self.write_out(&mut self.head.lock())?;
         let flushed = self.handle.db().flush();
         flushed.map_err(|error| TabletError::rocksdb("flush", &error))
     }
@@ -381,7 +448,7 @@ impl Tablet for RocksTablet {
         TabletStats {
             disk_bytes: self.property(LIVE_SST_FILES_SIZE) + self.property(LIVE_BLOB_FILE_SIZE),
             keys: self.property(ESTIMATE_NUM_KEYS),
-            memtable_bytes: self.property(SIZE_ALL_MEM_TABLES),
+            memtable_bytes: self.property(SIZE_ALL_MEM_TABLES) + self.layer_bytes(),
             compaction_debt_bytes: self.property(ESTIMATE_PENDING_COMPACTION_BYTES),
             damaged_reads: self.handle.damaged.load(Ordering::Relaxed),
         }

@@ -51,7 +51,7 @@ impl Txn {
         self.changes.is_empty()
     }
 
-    fn own(&self, from: &Key) -> impl Iterator<Item = (&Key, Option<&Bytes>)> {
+    fn own(&self, from: &Key) -> impl Iterator<Item = (&Key, Option<&Bytes>)> + Clone {
         let kind = discriminant(from);
         self.changes
             .range(*from..)
@@ -75,33 +75,39 @@ impl StateRead for Txn {
     }
 
     fn scan(&self, from: &Key, limit: usize) -> Result<Vec<(Key, Bytes)>, StateError> {
-        // Each of our removals can take at most one value out of what the view gives.
-        let removals = self.own(from).filter(|(_, value)| value.is_none()).count();
-        let mut base = self
-            .base
-            .scan(from, limit.saturating_add(removals))?
-            .into_iter()
-            .peekable();
-        let mut own = self.own(from).peekable();
-        let mut out = Vec::with_capacity(base.len().min(limit));
-        while out.len() < limit {
-            let ours_first = match (own.peek(), base.peek()) {
-                (Some((ours, _)), Some((theirs, _))) => *ours <= theirs,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (None, None) => break,
-            };
-            if !ours_first {
-                out.extend(base.next());
-                continue;
-            }
-            if let Some((key, value)) = own.next() {
-                base.next_if(|(theirs, _)| theirs == key);
-                out.extend(value.map(|value| (*key, value.clone())));
-            }
-        }
-        Ok(out)
+        overlaid(self.own(from), limit, |limit| self.base.scan(from, limit))
     }
+}
+
+/// Up to `limit` values of one kind from a place on, as they are when `changes`, which are in key order, are made to what `base`
+/// gives.
+pub(crate) fn overlaid<'a>(
+    changes: impl Iterator<Item = (&'a Key, Option<&'a Bytes>)> + Clone,
+    limit: usize,
+    base: impl FnOnce(usize) -> Result<Vec<(Key, Bytes)>, StateError>,
+) -> Result<Vec<(Key, Bytes)>, StateError> {
+    // Each removal can take at most one value out of what the base gives.
+    let removals = changes.clone().filter(|(_, value)| value.is_none()).count();
+    let mut base = base(limit.saturating_add(removals))?.into_iter().peekable();
+    let mut changes = changes.peekable();
+    let mut out = Vec::with_capacity(base.len().min(limit));
+    while out.len() < limit {
+        let change_first = match (changes.peek(), base.peek()) {
+            (Some((ours, _)), Some((theirs, _))) => *ours <= theirs,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (None, None) => break,
+        };
+        if !change_first {
+            out.extend(base.next());
+            continue;
+        }
+        if let Some((key, value)) = changes.next() {
+            base.next_if(|(theirs, _)| theirs == key);
+            out.extend(value.map(|value| (*key, value.clone())));
+        }
+    }
+    Ok(out)
 }
 
 impl StateWrite for Txn {

@@ -75,7 +75,7 @@ fn weight(event: &Event) -> usize {
         Body::Inline(blob) => blob.0.len(),
         Body::Chunked { manifest, chunks } => manifest.0.len() + chunks.len() * 16,
     };
-    EVENT_BYTES + live.summary.0.len() + size_of_val(&live.remembered[..]) + body
+    EVENT_BYTES + live.summary.0.len() + live.remembered.weight() + body
 }
 
 /// The changes and watchers of all groups on this node.

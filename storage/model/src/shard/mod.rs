@@ -11,12 +11,14 @@
 //! | `sweep.rs` | `Sweep`: expiry, purge, forgotten keys and chunks |
 //! | `idempotency.rs` | what an `Idempotency-Key` remembers |
 //! | `record.rs` | what is stored for a session |
+//! | `requests.rs` | the requests that a session remembers |
 //!
 //! Invariants: see the crate's header (S-1 to S-7).
 
 mod chunk;
 mod idempotency;
 mod record;
+mod requests;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -24,7 +26,8 @@ mod write;
 
 pub use chunk::ChunkInfo;
 pub use idempotency::IdempotencyTag;
-pub use record::{Body, Content, Ending, Live, Record, Remembered, Tombstone};
+pub use record::{Body, Content, Ending, Live, Record, Tombstone};
+pub use requests::{Remembered, Requests};
 pub use sweep::next_due;
 pub use write::decided;
 

@@ -3,17 +3,17 @@
 //! The record is small and is read by every request; the body stands under its own key, sealed. What says
 //! something about a person (body, summary) is sealed before it reaches `apply`; lengths, times and versions are not.
 
-use bincode::de::{BorrowDecoder, Decoder};
-use bincode::enc::Encoder;
-use bincode::error::{DecodeError, EncodeError};
-use bincode::{BorrowDecode, Decode, Encode};
+use bincode::{Decode, Encode};
+use bytes::Bytes;
 
 use crate::codec::{self, Blob};
-use crate::id::{ChunkId, RegionId, RequestId, SessionId, TenantId, Version};
-use crate::limits::{MAX_REMEMBERED, MIN_REMEMBERED};
-use crate::shard::{Outcome, RequestTag};
+use crate::id::{ChunkId, RegionId, SessionId, TenantId, Version};
+use crate::shard::{Outcome, Requests};
 use crate::state::{Key, StateError, StateRead};
 use crate::time::UnixMillis;
+
+/// Room for all of a record but its summary and the requests that it remembers.
+const FIELDS_BYTES: usize = 96;
 
 /// A body as it is stored: sealed, whole or in pieces.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -91,72 +91,6 @@ impl Ending {
     }
 }
 
-/// A request that changed the session.
-///
-/// A session that is written often remembers many, and each write reads and writes them all: they are stored as bytes of one length,
-/// which costs a copy, and not field by field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remembered {
-    /// The request.
-    pub id: RequestId,
-    /// Until then it must be remembered.
-    pub not_after: UnixMillis,
-    /// How it ended.
-    pub ending: Ending,
-}
-
-/// Id, `not_after`, how it ended, epoch and revision; numbers are big-endian.
-const REMEMBERED_BYTES: usize = 16 + 8 + 1 + 4 + 8;
-const WRITTEN: u8 = 1;
-const DELETED: u8 = 2;
-
-impl Encode for Remembered {
-    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        let (kind, version) = match self.ending {
-            Ending::Written(version) => (WRITTEN, version),
-            Ending::Deleted => {
-                let (epoch, revision) = (0, 0);
-                (DELETED, Version { epoch, revision })
-            }
-        };
-        let mut bytes = [0; REMEMBERED_BYTES];
-        bytes[..16].copy_from_slice(&self.id.0);
-        bytes[16..24].copy_from_slice(&self.not_after.0.to_be_bytes());
-        bytes[24] = kind;
-        bytes[25..29].copy_from_slice(&version.epoch.to_be_bytes());
-        bytes[29..].copy_from_slice(&version.revision.to_be_bytes());
-        bytes.encode(encoder)
-    }
-}
-
-impl<C> Decode<C> for Remembered {
-    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        const SHORT: &str = "a remembered request has bytes for all its fields";
-        let bytes = <[u8; REMEMBERED_BYTES]>::decode(decoder)?;
-        let ending = match bytes[24] {
-            WRITTEN => Ending::Written(Version {
-                epoch: u32::from_be_bytes(*bytes[25..].first_chunk().expect(SHORT)),
-                revision: u64::from_be_bytes(*bytes[29..].first_chunk().expect(SHORT)),
-            }),
-            DELETED => Ending::Deleted,
-            _ => return Err(DecodeError::Other("no way in which a request ends")),
-        };
-        Ok(Self {
-            id: RequestId(*bytes.first_chunk().expect(SHORT)),
-            not_after: UnixMillis(u64::from_be_bytes(*bytes[16..].first_chunk().expect(SHORT))),
-            ending,
-        })
-    }
-}
-
-impl<'de, C> BorrowDecode<'de, C> for Remembered {
-    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(
-        decoder: &mut D,
-    ) -> Result<Self, DecodeError> {
-        Self::decode(decoder)
-    }
-}
-
 /// A session that is there, expired or not.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Live {
@@ -177,7 +111,7 @@ pub struct Live {
     /// How many chunks its body refers to: without any, whoever replaces the body need not read it.
     pub chunks: u32,
     /// The newest requests, oldest first.
-    pub remembered: Vec<Remembered>,
+    pub remembered: Requests,
 }
 
 /// What is left of a session that was deleted or purged.
@@ -188,7 +122,7 @@ pub struct Tombstone {
     /// Log time of the deletion.
     pub deleted: UnixMillis,
     /// The newest requests, oldest first.
-    pub remembered: Vec<Remembered>,
+    pub remembered: Requests,
 }
 
 /// What stands under a session's key.
@@ -216,78 +150,20 @@ impl Record {
 
     /// The requests it remembers.
     #[must_use]
-    pub fn remembered(&self) -> &[Remembered] {
+    pub const fn remembered(&self) -> &Requests {
         match self {
             Self::Live(live) => &live.remembered,
             Self::Tombstone(tombstone) => &tombstone.remembered,
         }
     }
-}
 
-/// Whether a session remembers as many live requests as it may.
-pub(super) fn is_full(list: &[Remembered], now: UnixMillis) -> bool {
-    list.iter().filter(|old| old.not_after >= now).count() >= MAX_REMEMBERED
-}
-
-/// Adds a request to those remembered, and forgets the oldest of those that may be forgotten. The caller has asked
-/// [`is_full`].
-pub(super) fn remember(
-    list: &mut Vec<Remembered>,
-    request: RequestTag,
-    ending: Ending,
-    now: UnixMillis,
-) {
-    list.push(Remembered {
-        id: request.id,
-        not_after: request.not_after,
-        ending,
-    });
-    let mut surplus = list.len().saturating_sub(MIN_REMEMBERED);
-    list.retain(|old| {
-        let forget = surplus > 0 && old.not_after < now;
-        if forget {
-            surplus = surplus.saturating_sub(1);
-        }
-        !forget
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn remembered(ending: Ending) -> Remembered {
-        Remembered {
-            id: RequestId([7; 16]),
-            not_after: UnixMillis(258),
-            ending,
-        }
-    }
-
-    #[test]
-    fn a_remembered_request_has_these_bytes_and_comes_back() {
-        let version = Version {
-            epoch: 3,
-            revision: 4,
+    /// As it is stored.
+    pub(super) fn encode(&self) -> Bytes {
+        let summary = match self {
+            Self::Live(live) => live.summary.0.len(),
+            Self::Tombstone(_) => 0,
         };
-        let list = vec![
-            remembered(Ending::Written(version)),
-            remembered(Ending::Deleted),
-        ];
-        let bytes = codec::encode(&list);
-        let id = "07".repeat(16);
-        let written = format!("{id}0000000000000102010000000300000000000000{}", "04");
-        let deleted = format!("{id}000000000000010202{}", "00".repeat(12));
-        assert_eq!(hex::encode(&bytes), format!("0202{written}{deleted}"));
-        assert_eq!(codec::decode::<Vec<Remembered>>(&bytes).unwrap(), list);
-    }
-
-    #[test]
-    fn an_end_that_is_none_is_damage() {
-        let bytes = codec::encode(&remembered(Ending::Deleted));
-        let mut other = bytes.to_vec();
-        *other.get_mut(1 + 24).unwrap() = 3;
-        assert!(codec::decode::<Remembered>(&other).is_err());
-        assert!(codec::decode::<Remembered>(&bytes.slice(..20)).is_err());
+        let bytes = self.remembered().weight().saturating_add(summary);
+        codec::encode_about(self, bytes.saturating_add(FIELDS_BYTES))
     }
 }

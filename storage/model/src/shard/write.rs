@@ -8,10 +8,10 @@ use bytes::Bytes;
 use crate::codec::{self, Blob};
 use crate::id::{ChunkId, RequestId, SessionId, TenantId, Version};
 use crate::limits::{PURGE_AFTER, TOMBSTONE_TTL};
-use crate::shard::record::{Body, Content, Ending, Live, Record, Tombstone, is_full, remember};
+use crate::shard::record::{Body, Content, Ending, Live, Record, Tombstone};
 use crate::shard::{
-    Command, Event, EventKind, IdempotencyTag, Outcome, Rejection, RequestTag, chunk, counter,
-    idempotency, set_counter,
+    Command, Event, EventKind, IdempotencyTag, Outcome, Rejection, Remembered, RequestTag, Requests,
+    chunk, counter, idempotency, set_counter,
 };
 use crate::state::{Due, Key, StateError, StateRead, StateWrite};
 use crate::time::UnixMillis;
@@ -23,6 +23,17 @@ struct Target<'a> {
     request: RequestTag,
     idempotency: Option<&'a IdempotencyTag>,
     now: UnixMillis,
+}
+
+impl Target<'_> {
+    /// As the session remembers the request.
+    const fn remembered(&self, ending: Ending) -> Remembered {
+        Remembered {
+            id: self.request.id,
+            not_after: self.request.not_after,
+            ending,
+        }
+    }
 }
 
 pub(super) fn apply(
@@ -141,8 +152,8 @@ fn already(
     target: &Target<'_>,
     record: Option<&Record>,
 ) -> Result<Option<Outcome>, StateError> {
-    let remembered = record.map_or(&[][..], Record::remembered);
-    if let Some(old) = remembered.iter().find(|old| old.id == target.request.id) {
+    let remembered = record.map(Record::remembered);
+    if let Some(old) = remembered.and_then(|list| list.find(target.request.id)) {
         return Ok(Some(old.ending.replay(target.session)));
     }
     if let Some(tag) = target.idempotency {
@@ -174,7 +185,7 @@ fn create(
         summary: content.summary.clone(),
         plain_bytes: content.plain_bytes,
         chunks: 0,
-        remembered: Vec::new(),
+        remembered: Requests::default(),
     };
     let count = counter(state, &Key::SessionCount(target.tenant))?;
     set_counter(
@@ -196,7 +207,7 @@ fn update(
     if !missing.is_empty() {
         return Ok(Outcome::Rejected(Rejection::ChunksMissing(missing)));
     }
-    if is_full(&live.remembered, target.now) {
+    if live.remembered.is_full(target.now) {
         return Ok(Outcome::Rejected(Rejection::TooManyRequests));
     }
     live.version = live.version.next();
@@ -240,14 +251,14 @@ fn store(
         );
     }
     let ending = Ending::Written(version);
-    remember(&mut live.remembered, target.request, ending, now);
+    live.remembered.remember(&target.remembered(ending), now);
     if let Some(tag) = target.idempotency {
         idempotency::keep(state, tenant, (session, ending), tag, now)?;
     }
     let body = codec::encode_about(&content.body, content.weight().saturating_add(64));
     state.put(Key::Body(tenant, session), body);
     let record = Record::Live(live);
-    state.put(Key::Session(tenant, session), codec::encode(&record));
+    state.put(Key::Session(tenant, session), record.encode());
     if let Record::Live(live) = record {
         let kind = EventKind::Updated(Box::new(live), content.body.clone());
         events.push(Event {
@@ -270,15 +281,11 @@ fn delete(
     mut live: Live,
     events: &mut Vec<Event>,
 ) -> Result<Outcome, StateError> {
-    if is_full(&live.remembered, target.now) {
+    if live.remembered.is_full(target.now) {
         return Ok(Outcome::Rejected(Rejection::TooManyRequests));
     }
-    remember(
-        &mut live.remembered,
-        target.request,
-        Ending::Deleted,
-        target.now,
-    );
+    let remembered = target.remembered(Ending::Deleted);
+    live.remembered.remember(&remembered, target.now);
     let (tenant, session) = (target.tenant, target.session);
     if let Some(tag) = target.idempotency {
         idempotency::keep(state, tenant, (session, Ending::Deleted), tag, target.now)?;
@@ -311,7 +318,7 @@ pub(super) fn bury(
     };
     state.put(
         Key::Session(tenant, session),
-        codec::encode(&Record::Tombstone(tombstone)),
+        Record::Tombstone(tombstone).encode(),
     );
     let end = now.plus(TOMBSTONE_TTL);
     state.put(Key::Due(end, Due::Tombstone(tenant, session)), Bytes::new());

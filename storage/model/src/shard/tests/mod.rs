@@ -346,7 +346,7 @@ fn an_idempotency_key_answers_with_the_first_session_for_a_day_and_refuses_anoth
 }
 
 #[test]
-fn the_bytes_of_an_entry_are_those_of_format_two() {
+fn the_bytes_of_an_entry_are_those_of_format_three() {
     let entry = ShardEntry {
         behavior: BEHAVIOR,
         log_time: UnixMillis(1000),
@@ -362,7 +362,7 @@ fn the_bytes_of_an_entry_are_those_of_format_two() {
     let bytes = codec::encode(&entry);
     assert_eq!(
         hex::encode(&bytes),
-        "0201fbe8030203010707070707070707070707070707070703".to_owned() + "78797a04"
+        "0301fbe8030203010707070707070707070707070707070703".to_owned() + "78797a04"
     );
     assert_eq!(codec::decode::<ShardEntry>(&bytes).expect("decodes"), entry);
 }
