@@ -1,7 +1,7 @@
 # What a person types. Each target first installs what a fresh Debian machine with Rust lacks, and says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint docs chaos soak mutants figures million bench bench-peers
+.PHONY: help run test fmt lint docs chaos soak mutants figures million bench bench-growth bench-peers
 
 # A compiler cache where there is one, for what is compiled from C and C++.
 ifneq ($(shell command -v ccache),)
@@ -69,6 +69,11 @@ bench: ## Measure ours over clients and over size: a table, and pictures in .run
 	@.ci/setup build
 	cargo build --release --workspace --bin pspd --bin bench-ours
 	target/release/bench-ours
+
+bench-growth: ## Measure what sessions and shards cost as they become more: tables and pictures in .run/growth (about an hour, 20 GB of disk)
+	@.ci/setup build
+	cargo build --release --workspace --bin pspd --bin bench-growth
+	target/release/bench-growth
 
 bench-peers: ## Measure ours beside etcd, NATS, Redis, PostgreSQL and nginx, in turns, alone on the machine (QUICK=1 is no figure)
 	@.ci/setup build

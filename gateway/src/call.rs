@@ -57,14 +57,7 @@ impl FromRequest<Arc<App>> for Call {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        let (mut parts, body) = request.into_parts();
-        let who = authenticate(app, &mut parts)?;
-        Ok(Self {
-            app: Arc::clone(app),
-            who,
-            parts,
-            body: Mutex::new(body),
-        })
+        Self::new(request, app)
     }
 }
 
@@ -76,6 +69,17 @@ pub(crate) fn authenticate(app: &App, parts: &mut Parts) -> Result<Identity, Api
 }
 
 impl Call {
+    pub(crate) fn new(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let who = authenticate(app, &mut parts)?;
+        Ok(Self {
+            app: Arc::clone(app),
+            who,
+            parts,
+            body: Mutex::new(body),
+        })
+    }
+
     /// Refuses a credential that does not permit this.
     pub(crate) fn wants(&self, access: Access) -> Result<(), ApiError> {
         self.who.permits(access)

@@ -24,7 +24,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use crate::auth::Authenticator;
-use crate::call::PathKey;
+use crate::call::{Call, PathKey};
 use crate::calls::Calls;
 use crate::config::{LimitsConfig, Secrets};
 use crate::cors;
@@ -162,9 +162,14 @@ impl Server {
             return Ok(empty(StatusCode::NO_CONTENT));
         }
         let _place = self.app.admission.request()?;
-        *request.uri_mut() = target(path, request.uri().query())?;
+        if request.uri().path() != path {
+            *request.uri_mut() = target(path, request.uri().query())?;
+        }
         if let Some(key) = key {
             request.extensions_mut().insert(PathKey(key));
+        }
+        if let Some(hot) = routes::Hot::of(request.method(), path) {
+            return hot.carry_out(Call::new(request, &self.app)?).await;
         }
         let Ok(response) = self.router.call(request).await;
         Ok(response)

@@ -72,6 +72,24 @@ impl Psp {
         })
     }
 
+    /// The same sessions in a region that was started again: at these nodes, by this key.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn moved(
+        &self,
+        nodes: Vec<SocketAddr>,
+        key: &str,
+        limit: Duration,
+    ) -> Result<Self, String> {
+        let each = self.shared.borrow().len() / self.nodes.len();
+        let moved = Self::new(nodes, key, self.protocol, (each, limit))?;
+        Ok(Self {
+            paths: Rc::clone(&self.paths),
+            ..moved
+        })
+    }
+
     /// HTTP/2 wants all of it, HTTP/1.1 the path.
     fn uri(&self, path: &str) -> Result<Uri, String> {
         let text = match self.protocol {

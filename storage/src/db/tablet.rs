@@ -131,7 +131,7 @@ struct RocksView {
 }
 
 impl RocksView {
-    fn new(layers: &Arc<Layers>, generation: u64) -> View {
+    fn of(layers: &Arc<Layers>, generation: u64) -> View {
         Arc::new(Self {
             layers: Arc::clone(layers),
             generation,
@@ -265,7 +265,7 @@ impl RocksTablet {
         Ok(Self {
             group,
             handle,
-            latest: RwLock::new(RocksView::new(&layers, 0)),
+            latest: RwLock::new(RocksView::of(&layers, 0)),
             head: Mutex::new(Head {
                 generation: 0,
                 written: 0,
@@ -312,7 +312,7 @@ impl RocksTablet {
         let known = layers.known.with(&layers.layer, KNOWN_BYTES);
         head.layers = Layers::new(Arc::clone(&self.handle), known);
         head.written = head.generation;
-        *self.latest.write() = RocksView::new(&head.layers, head.generation);
+        *self.latest.write() = RocksView::of(&head.layers, head.generation);
         Ok(())
     }
 
@@ -381,7 +381,7 @@ impl Tablet for RocksTablet {
         let bytes = u64::try_from(bytes + applied.len()).unwrap_or(u64::MAX);
         head.generation += 1;
         head.layers.layer.add(txn.changes(), head.generation);
-        *self.latest.write() = RocksView::new(&head.layers, head.generation);
+        *self.latest.write() = RocksView::of(&head.layers, head.generation);
         head.applied = Some(Bytes::copy_from_slice(applied));
         head.ledger.committed(bytes.saturating_add(COMMIT_BYTES));
         Ok(())

@@ -105,7 +105,11 @@ impl Hub {
     pub(in crate::service) fn committed(&self, group: GroupId, events: Vec<Event>) {
         let hub = self.group(group);
         let mut hub = hub.lock();
-        for event in events {
+        for mut event in events {
+            // Nobody who watches asks for these.
+            if let EventKind::Updated(live, _) = &mut event.kind {
+                live.remembered.clear();
+            }
             let event = Arc::new(event);
             for subscriber in hub
                 .subscribers

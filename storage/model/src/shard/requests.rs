@@ -7,6 +7,7 @@
 //! Guarantees: what was added comes back as it was, whatever its times and versions; the order of addition is kept; the bytes
 //! depend on nothing but the additions and removals, so replicas agree.
 
+use bincode::de::read::Reader as _;
 use bincode::de::{BorrowDecoder, Decoder};
 use bincode::error::DecodeError;
 use bincode::{BorrowDecode, Decode, Encode};
@@ -41,16 +42,23 @@ struct Run {
 
 impl<C> Decode<C> for Run {
     fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let run = Self {
-            since: Decode::decode(decoder)?,
-            from: Decode::decode(decoder)?,
-            packed: Decode::decode(decoder)?,
-        };
-        if run.packed.len().is_multiple_of(BYTES) {
-            Ok(run)
-        } else {
-            Err(DecodeError::Other("a remembered request is cut"))
+        let since = Decode::decode(decoder)?;
+        let from = Decode::decode(decoder)?;
+        // As a vector is decoded, with room for the one that is added next.
+        let length = u64::decode(decoder)?;
+        let length = usize::try_from(length).map_err(|_too_long| DecodeError::LimitExceeded)?;
+        decoder.claim_container_read::<u8>(length)?;
+        if !length.is_multiple_of(BYTES) {
+            return Err(DecodeError::Other("a remembered request is cut"));
         }
+        let mut packed = Vec::with_capacity(length.saturating_add(BYTES));
+        packed.resize(length, 0);
+        decoder.reader().read(&mut packed)?;
+        Ok(Self {
+            since,
+            from,
+            packed,
+        })
     }
 }
 
@@ -185,6 +193,11 @@ impl Requests {
             packed.filter(|bytes| run.not_after(bytes) >= now).count()
         };
         runs.map(live).sum::<usize>() >= MAX_REMEMBERED
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.0 = Vec::new();
     }
 
     /// Adds one, and forgets the oldest of those that may be forgotten. The caller has asked [`Self::is_full`].
@@ -323,16 +336,16 @@ mod tests {
             steps in prop::collection::vec((any::<u8>(), 0..200_u64, ending(), 0..4_u64), 0..120),
         ) {
             let (mut requests, mut list) = (Requests::default(), Vec::new());
-            let mut now = 1000;
+            let mut now = 1000_u64;
             for (id, wait, ending, passed) in steps {
-                now += passed;
-                let one = request(id, now + wait, ending);
+                now = now.saturating_add(passed);
+                let one = request(id, now.saturating_add(wait), ending);
                 requests.remember(&one, UnixMillis(now));
                 list.push(one);
                 let mut surplus = list.len().saturating_sub(MIN_REMEMBERED);
                 list.retain(|old| {
                     let forget = surplus > 0 && old.not_after.0 < now;
-                    surplus -= usize::from(forget);
+                    surplus = surplus.saturating_sub(usize::from(forget));
                     !forget
                 });
                 prop_assert_eq!(all(&requests), list.clone());

@@ -10,8 +10,8 @@ use crate::id::{ChunkId, RequestId, SessionId, TenantId, Version};
 use crate::limits::{PURGE_AFTER, TOMBSTONE_TTL};
 use crate::shard::record::{Body, Content, Ending, Live, Record, Tombstone};
 use crate::shard::{
-    Command, Event, EventKind, IdempotencyTag, Outcome, Rejection, Remembered, RequestTag, Requests,
-    chunk, counter, idempotency, set_counter,
+    Command, Event, EventKind, IdempotencyTag, Outcome, Rejection, Remembered, RequestTag,
+    Requests, chunk, counter, idempotency, set_counter,
 };
 use crate::state::{Due, Key, StateError, StateRead, StateWrite};
 use crate::time::UnixMillis;

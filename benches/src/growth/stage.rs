@@ -1,0 +1,242 @@
+//! What is measured at one size: throughput and latency, memory, disk, how long a start takes, and a rebuild.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::region::{Region, Shape};
+use crate::data::{self, Text};
+use crate::load::{self, Load, Outcome, Pace};
+use crate::peers::Place;
+use crate::procs;
+use crate::store::psp::{Protocol, Psp};
+use crate::store::{Connection as _, Fresh, Store as _};
+
+/// Who asks at a time.
+const CLIENTS: usize = 64;
+/// Bytes of a session.
+const BYTES: usize = 4096;
+/// After so long a request has failed.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How long nothing is asked, to see what an idle region takes.
+const IDLE: Duration = Duration::from_secs(10);
+/// After the last write, for what the databases do by themselves.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// One size.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stage {
+    /// Nodes of the region.
+    pub nodes: u16,
+    /// Its shards.
+    pub shards: u16,
+    /// Sessions in it.
+    pub sessions: usize,
+    /// Sessions that were created a second, to come to this size.
+    pub created: f64,
+    /// Writes a second of 64 clients.
+    pub writes: f64,
+    /// Milliseconds, half of the writes.
+    pub write_p50: f64,
+    /// Seconds of processor time of all nodes for 1,000 writes.
+    pub write_cpu: f64,
+    /// Linearizable reads a second of 64 clients.
+    pub reads: f64,
+    /// Milliseconds, half of the reads.
+    pub read_p50: f64,
+    /// Resident bytes of the largest node, after the loads.
+    pub memory: u64,
+    /// Processors that the idle region takes, all nodes together.
+    pub idle: f64,
+    /// Bytes on disk of the state of one node, without its log.
+    pub disk: u64,
+    /// Bytes of the bodies as they were sent.
+    pub user: u64,
+    /// Seconds from the start of the stopped region to the first read.
+    pub start: f64,
+    /// Seconds until a node whose disk was wiped has all again; only of three nodes and more.
+    pub rebuild: Option<f64>,
+}
+
+/// How long loads last.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Counted.
+    pub time: Duration,
+    /// Before.
+    pub warm_up: Duration,
+}
+
+/// Measures a region that is filled up to each of these sizes; each is shown when it is there.
+///
+/// # Errors
+/// In words; what was measured before was shown.
+pub async fn measure(
+    place: &Place,
+    (shape, sizes): (Shape, &[usize]),
+    times: Times,
+    each: &mut dyn FnMut(Stage),
+) -> Result<(), String> {
+    let data = place.empty("growth")?.join("dev");
+    let (mut region, _) = Region::start(place, &data, shape).await?;
+    let mut store = store(&region)?;
+    let mut filled = 0;
+    for &sessions in sizes {
+        let began = Instant::now();
+        fill(&store, filled..sessions).await?;
+        let took = began.elapsed().as_secs_f64();
+        let created = number(sessions - filled) / took.max(f64::EPSILON);
+        filled = sessions;
+        let nodes = region.processes();
+        let writes = run(&store, (sessions, 0), times, &nodes).await?;
+        let reads = run(&store, (sessions, 1000), times, &nodes).await?;
+        sleep(SETTLE).await;
+        let before = procs::usage(&nodes).cpu;
+        sleep(IDLE).await;
+        let idle = procs::usage(&nodes).cpu.saturating_sub(before);
+        let memory = nodes.iter().map(|node| procs::usage(&[*node]).memory);
+        let memory = memory.max().unwrap_or(0);
+        let disk = state_bytes(&data.join("node-0"));
+        let rebuild = match shape.nodes {
+            1 | 2 => None,
+            _ => Some(region.rebuild().await?.as_secs_f64()),
+        };
+        region.stop().await;
+        let began = Instant::now();
+        (region, _) = Region::start(place, &data, shape).await?;
+        store = store.moved(nodes_of(&region)?, &region.dev.api_key, LIMIT)?;
+        let mut connection = store.connect(0).await?;
+        connection.get(0, Fresh::Linearizable).await?;
+        let start = began.elapsed().as_secs_f64();
+        each(Stage {
+            nodes: shape.nodes,
+            shards: shape.shards,
+            sessions,
+            created,
+            writes: writes.per_second(),
+            write_p50: writes.writes.millis(0.5),
+            write_cpu: writes.cpu_per_thousand(),
+            reads: reads.per_second(),
+            read_p50: reads.reads.millis(0.5),
+            memory,
+            idle: idle.as_secs_f64() / IDLE.as_secs_f64(),
+            disk,
+            user: u64::try_from(sessions * BYTES).unwrap_or(u64::MAX),
+            start,
+            rebuild,
+        });
+    }
+    region.stop().await;
+    std::fs::remove_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))
+}
+
+fn nodes_of(region: &Region) -> Result<Vec<std::net::SocketAddr>, String> {
+    let nodes = region.dev.nodes.iter();
+    nodes.map(crate::dev::Node::address).collect()
+}
+
+fn store(region: &Region) -> Result<Psp, String> {
+    let nodes = nodes_of(region)?;
+    Psp::new(nodes, &region.dev.api_key, Protocol::Http1, (1, LIMIT))
+}
+
+/// Creates these sessions, many at a time.
+async fn fill(store: &Psp, keys: std::ops::Range<usize>) -> Result<(), String> {
+    let next = Rc::new(std::cell::Cell::new(keys.start));
+    let mut clients: JoinSet<Result<(), String>> = JoinSet::new();
+    for client in 0..CLIENTS {
+        let (next, end) = (Rc::clone(&next), keys.end);
+        let mut connection = store.connect(client).await?;
+        clients.spawn_local(async move {
+            loop {
+                let key = next.get();
+                if key >= end {
+                    return Ok(());
+                }
+                next.set(key + 1);
+                let seed = u64::try_from(key).unwrap_or(0);
+                let body = data::state(1, seed, BYTES, Text::Real);
+                connection.fill(key, body).await?;
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.map_err(|error| error.to_string())??;
+    }
+    Ok(())
+}
+
+async fn run(
+    store: &Psp,
+    (keys, reads): (usize, u32),
+    times: Times,
+    nodes: &[u32],
+) -> Result<Outcome, String> {
+    let load = Load {
+        clients: CLIENTS,
+        pace: Pace::Closed,
+        reads,
+        fresh: Fresh::Linearizable,
+        keys,
+        bytes: BYTES,
+        text: Text::Real,
+        warm_up: times.warm_up,
+        time: times.time,
+        seed: 1,
+    };
+    let outcome = load::run(store, &load, nodes).await?;
+    match &outcome.failure {
+        Some(why) => Err(why.clone()),
+        None => Ok(outcome),
+    }
+}
+
+/// Bytes of all files of a node's state that take place on the disk.
+fn state_bytes(node: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+
+    fn all(folder: &Path, found: &mut u64) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            match entry.metadata() {
+                Ok(about) if about.is_dir() => all(&path, found),
+                Ok(about) => {
+                    let state = ["sst", "blob"].map(std::ffi::OsStr::new);
+                    if path.extension().is_some_and(|it| state.contains(&it)) {
+                        *found += about.blocks() * 512 / about.nlink().max(1);
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    let mut found = 0;
+    all(node, &mut found);
+    found
+}
+
+fn number(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_holds_state_counts_and_links_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("r1-s0/1");
+        std::fs::create_dir_all(&inner).unwrap();
+        for name in ["000012.sst", "000013.blob", "LOG"] {
+            std::fs::write(inner.join(name), vec![7; 100_000]).unwrap();
+        }
+        std::fs::hard_link(inner.join("000012.sst"), folder.path().join("link.sst")).unwrap();
+        let bytes = state_bytes(folder.path());
+        assert!((200_000..220_000).contains(&bytes), "{bytes}");
+    }
+}
