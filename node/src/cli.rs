@@ -298,7 +298,8 @@ fn run_node(args: ServeArgs) -> Result<(), Problem> {
     process::raise_open_files().or_problem(Exit::Failed, || {
         "cannot raise the limit of open files".to_owned()
     })?;
-    // One worker alone needs no queues that others can steal from.
+    // One worker alone needs no queues that others can steal from. What blocks has threads of its own all the same.
+    raft::blocking::beside();
     let mut builder = match config.worker_threads.get() {
         1 => Builder::new_current_thread(),
         _ => Builder::new_multi_thread(),

@@ -7,7 +7,7 @@
 //! | [`transport`] | calls and streams between nodes |
 //! | `replica`, `group`, `proposer`, `reads`, `coalesce` | one replica: proposals and reads |
 //! | `log_time`, `lease`, `life`, `timing` | time, promises, old disks |
-//! | [`chance`], `blocking`, [`watch`] | what is random, what blocks, who is woken first; a simulation has them in its hands |
+//! | [`chance`], [`blocking`], [`watch`] | what is random, what blocks, who is woken first; a simulation has them in its hands |
 //! | `log_store`, `machine`, `snapshot`, `network`, `inbound` | openraft's five sides |
 //! | `fetch` | state for a replica that lost its own |
 //! | `types`, `message`, `kinds` | openraft's generics, fixed; bytes; numbers on the wire |
@@ -20,7 +20,7 @@
 //! - **R-5** A command is appended at most once for each proposal, and its end is known or `Unknown` (`proposer`).
 //! - **R-6** Log time never goes back (`log_time`).
 
-mod blocking;
+pub mod blocking;
 pub mod chance;
 mod coalesce;
 pub mod error;

@@ -163,5 +163,7 @@ async fn caught_up(dev: &Dev) -> Result<(), String> {
     if whole == groups {
         return Ok(());
     }
-    Err(format!("{whole} of {groups} groups have all their replicas"))
+    Err(format!(
+        "{whole} of {groups} groups have all their replicas"
+    ))
 }

@@ -46,7 +46,9 @@ const COLUMNS: [Column; 11] = [
     }),
     column("reads/s", "reads", 0, |it| Some(it.reads)),
     column("p50 ms of a read", "read-p50", 2, |it| Some(it.read_p50)),
-    column("MiB of a node", "memory", 0, |it| Some(float(it.memory) / 1048576.0)),
+    column("MiB of a node", "memory", 0, |it| {
+        Some(float(it.memory) / 1048576.0)
+    }),
     column("idle processors", "idle", 3, |it| Some(it.idle)),
     column("disk/user bytes", "disk", 2, |it| {
         Some(float(it.disk) / float(it.user.max(1)))
