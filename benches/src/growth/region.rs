@@ -89,6 +89,9 @@ impl Region {
     /// In words.
     pub async fn rebuild(&mut self) -> Result<Duration, String> {
         let last = self.dev.nodes.len().saturating_sub(1);
+        let node = self.dev.nodes.get(last).ok_or("there is no node")?;
+        // It comes back under another id; until then its leaders count the lost one among the voters.
+        let lost = status(node).await?.node;
         for verb in ["kill", "wipe"] {
             self.node(verb, last)?;
         }
@@ -96,7 +99,7 @@ impl Region {
         self.node("start", last)?;
         self.dev = Dev::read(&self.data)?;
         loop {
-            match caught_up(&self.dev).await {
+            match caught_up(&self.dev, lost).await {
                 Ok(()) => return Ok(began.elapsed()),
                 Err(why) if began.elapsed() > READY => return Err(why),
                 Err(_) => sleep(LOOK).await,
@@ -145,8 +148,8 @@ async fn known(data: &Path) -> Result<Dev, String> {
     Ok(dev)
 }
 
-/// That each leader has as many voters as there are nodes, none of them behind.
-async fn caught_up(dev: &Dev) -> Result<(), String> {
+/// That each leader has as many voters as there are nodes, none of them behind, and none the node that is lost.
+async fn caught_up(dev: &Dev, lost: u64) -> Result<(), String> {
     let mut whole = 0;
     let mut groups = 0;
     for node in &dev.nodes {
@@ -155,7 +158,7 @@ async fn caught_up(dev: &Dev) -> Result<(), String> {
         for group in &status.groups {
             let near = |lag: Option<u64>| lag.is_some_and(|lag| lag <= BEHIND);
             let voters = group.replicas.iter();
-            let voters = voters.filter(|it| it.role == "voter" && near(it.lag));
+            let voters = voters.filter(|it| it.role == "voter" && it.node != lost && near(it.lag));
             let all = voters.count() == dev.nodes.len();
             whole += usize::from(group.leader == Some(status.node) && all);
         }
