@@ -70,7 +70,7 @@ bench: ## Measure ours over clients and over size: a table, and pictures in .run
 	cargo build --release --workspace --bin pspd --bin bench-ours
 	target/release/bench-ours
 
-bench-growth: ## Measure what sessions and shards cost as they become more: tables and pictures in .run/growth (about an hour, 20 GB of disk)
+bench-growth: ## Measure what sessions and shards cost as they become more: up to a million; tables and pictures in .run/growth, alone on the machine
 	@.ci/setup build
 	cargo build --release --workspace --bin pspd --bin bench-growth
 	target/release/bench-growth

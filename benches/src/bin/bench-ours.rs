@@ -50,10 +50,6 @@ fn main() -> ExitCode {
     }
 }
 
-fn whole(path: &Path) -> Result<PathBuf, String> {
-    std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
 fn work(wish: &Wish) -> Result<(), String> {
     let seconds = |value: f64, what: &str| {
         Duration::try_from_secs_f64(value).map_err(|error| format!("{what}: {error}"))
@@ -62,14 +58,7 @@ fn work(wish: &Wish) -> Result<(), String> {
         seconds(wish.seconds, "seconds")?,
         seconds(wish.warm_up, "warm-up")?,
     );
-    let folder = whole(&wish.folder)?;
-    let place = Place {
-        bin: folder.join("bin"),
-        pspd: whole(&wish.pspd)?,
-        reference: PathBuf::new(),
-        port: wish.port,
-        folder,
-    };
+    let place = Place::alone(&wish.pspd, &wish.folder, wish.port)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

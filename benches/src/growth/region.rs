@@ -38,16 +38,11 @@ pub struct Region {
 }
 
 impl Region {
-    /// Starts it on the data in this folder, if there is any; ready when each shard has a leader that every node knows. How long
-    /// that took is from the start of the first process.
+    /// Starts it on the data in this folder, if there is any; ready when each shard has a leader that every node knows.
     ///
     /// # Errors
     /// In words.
-    pub async fn start(
-        place: &Place,
-        data: &Path,
-        shape: Shape,
-    ) -> Result<(Self, Duration), String> {
+    pub async fn start(place: &Place, data: &Path, shape: Shape) -> Result<Self, String> {
         std::fs::create_dir_all(data).map_err(|error| format!("{}: {error}", data.display()))?;
         // What the last one left there would be taken for this one's.
         drop(std::fs::remove_file(data.join("dev.json")));
@@ -63,13 +58,12 @@ impl Region {
             supervisor.lives()?;
             match known(data).await {
                 Ok(dev) => {
-                    let region = Self {
+                    return Ok(Self {
                         dev,
                         data: data.to_owned(),
                         pspd: place.pspd.clone(),
                         supervisor,
-                    };
-                    return Ok((region, began.elapsed()));
+                    });
                 }
                 Err(why) if began.elapsed() > READY => return Err(why),
                 Err(_) => sleep(LOOK).await,

@@ -82,7 +82,7 @@ pub async fn measure(
     each: &mut dyn FnMut(Stage),
 ) -> Result<(), String> {
     let data = place.empty("growth")?.join("dev");
-    let (mut region, _) = Region::start(place, &data, shape).await?;
+    let mut region = Region::start(place, &data, shape).await?;
     let mut store = store(&region)?;
     let mut filled = 0;
     for &sessions in sizes {
@@ -100,14 +100,15 @@ pub async fn measure(
         let idle = procs::usage(&nodes).cpu.saturating_sub(before);
         let memory = nodes.iter().map(|node| procs::usage(&[*node]).memory);
         let memory = memory.max().unwrap_or(0);
-        let disk = state_bytes(&data.join("node-0"));
         let rebuild = match shape.nodes {
             1 | 2 => None,
             _ => Some(region.rebuild().await?.as_secs_f64()),
         };
         region.stop().await;
+        // What ends in order has written all of its state.
+        let disk = state_bytes(&data.join("node-0"));
         let began = Instant::now();
-        (region, _) = Region::start(place, &data, shape).await?;
+        region = Region::start(place, &data, shape).await?;
         store = store.moved(nodes_of(&region)?, &region.dev.api_key, LIMIT)?;
         let mut connection = store.connect(0).await?;
         connection.get(0, Fresh::Linearizable).await?;

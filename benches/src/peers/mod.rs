@@ -57,6 +57,24 @@ pub struct Place {
 }
 
 impl Place {
+    /// For ours alone: our server, a folder, and the first port.
+    ///
+    /// # Errors
+    /// In words, when a path cannot be made whole.
+    pub fn alone(pspd: &Path, folder: &Path, port: u16) -> Result<Self, String> {
+        let whole = |path: &Path| {
+            std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))
+        };
+        let folder = whole(folder)?;
+        Ok(Self {
+            bin: folder.join("bin"),
+            pspd: whole(pspd)?,
+            reference: PathBuf::new(),
+            port,
+            folder,
+        })
+    }
+
     /// An empty folder for a system.
     ///
     /// # Errors
