@@ -238,6 +238,7 @@ impl<K: Kind> Proposer<K> {
     }
 
     fn push(&self, waiting: Waiting<K>, bulk: bool) -> Result<(), ProposeError> {
+        let now = Instant::now();
         let mut queues = self.0.queues.lock();
         let full = queues.small.len() + queues.bulk.len() >= MAX_WAITING
             || queues.bytes + waiting.weight > MAX_WAITING_BYTES;
@@ -253,10 +254,10 @@ impl<K: Kind> Proposer<K> {
         } else {
             queues.small_bytes += waiting.weight;
             queues.small.push_back(waiting);
-            queues.company.arrived(Instant::now());
+            queues.company.arrived(now);
         }
         let due = bulk
-            || match queues.small_may(Instant::now()) {
+            || match queues.small_may(now) {
                 Ok(()) => true,
                 // The first one sets the alarm; the others wait with it.
                 Err(until) => until.is_some() && queues.small.len() == 1,

@@ -1,7 +1,7 @@
 //! What all tablets of a process share (one memory budget, a few threads), and the options with which each is opened.
 //!
-//! Guarantees: block cache, blob cache and memtables of all tablets stay within about `memory_bytes`; open files of a tablet
-//! are bounded. The write-ahead log of RocksDB is off: the Raft log replays what a crash undoes. Bodies are sealed
+//! Guarantees: block cache, blob cache and memtables of all tablets stay within about `memory_bytes`, beside which each tablet holds its
+//! last commits (`tablet`); open files of a tablet are bounded. The write-ahead log of RocksDB is off: the Raft log replays what a crash undoes. Bodies are sealed
 //! and do not compress, so values from [`MIN_BLOB_BYTES`] lie apart from the keys, uncompressed, and compaction
 //! does not carry them along.
 

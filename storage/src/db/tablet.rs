@@ -5,7 +5,8 @@
 //! past the memtables, because RocksDB also flushes by itself.
 //!
 //! Commits go to the layer; when that has [`LAYER_BYTES`], before a flush and before a checkpoint it is written to RocksDB, in one
-//! batch with the mark of its last commit: so RocksDB is always at some commit, never between two.
+//! batch with the mark of its last commit: so RocksDB is always at some commit, never between two. A layer has at most one commit more
+//! than that; it and what is known of records are beside the memory that all tablets share.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -111,7 +112,7 @@ self_cell::self_cell!(
 struct Layers {
     snapshot: OwnedSnapshot,
     known: Known,
-    layer: Arc<Layer>,
+    layer: Layer,
 }
 
 impl Layers {
@@ -119,7 +120,7 @@ impl Layers {
         Arc::new(Self {
             snapshot: OwnedSnapshot::new(handle, |handle| handle.db().snapshot()),
             known,
-            layer: Arc::default(),
+            layer: Layer::default(),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What is stored for a session: its record or tombstone, its body, and the requests it remembers.
+//! What is stored for a session: its record or tombstone, and its body.
 //!
 //! The record is small and is read by every request; the body stands under its own key, sealed. What says
 //! something about a person (body, summary) is sealed before it reaches `apply`; lengths, times and versions are not.
