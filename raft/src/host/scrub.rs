@@ -6,6 +6,8 @@
 //! | each replica's newest snapshot, every file | makes a new snapshot take its place |
 //! | the log's cold segments, every batch | makes their groups take snapshots and purge (`keeper.rs`) until the segment is gone |
 //!
+//! No snapshot is taken of a state that is damaged: it would hold the damage, and a rebuilt replica has one.
+//!
 //! A pass reads so many bytes a second and rests in between; a pass that an operator asks for does not wait for its time and is
 //! [`HASTE`] times as fast. A snapshot whose transfer failed is read at once: its files may be to blame.
 
@@ -279,8 +281,12 @@ impl Pass {
                 Ok(Err(error)) => error,
                 Err(_panicked) => return true,
             };
-            tracing::error!(%group, %error, "a snapshot is damaged: another one is taken");
             self.damaged(1);
+            if store.current().damaged_reads() > 0 {
+                tracing::error!(%group, %error, "a snapshot is damaged: the rebuilt replica has another one");
+                return true;
+            }
+            tracing::error!(%group, %error, "a snapshot is damaged: another one is taken");
             let store = store.clone();
             let taken = blocking(move || -> Result<(), TabletError> {
                 store.checkpoint()?.seal().map(drop)

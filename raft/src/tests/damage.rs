@@ -268,6 +268,41 @@ async fn a_damaged_snapshot_of_a_leader_is_replaced_and_harms_no_follower() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_snapshot_takes_the_place_of_a_damaged_one_from_a_damaged_state() {
+    let mut cluster = filled(53, Some(16 << 10)).await;
+    let damaged = others(cluster.wait_leader(shard(0)).await)[0];
+    cluster
+        .until("its log is cut", |cluster| cut(cluster, damaged, 60))
+        .await;
+    // Nobody has a state to rebuild it from: what the scrub does, stays.
+    for other in others(damaged) {
+        cluster.kill(other, CrashKeeps::Everything).await;
+    }
+    cluster
+        .until("all that is applied is in a snapshot", |cluster| {
+            let status = cluster.host(damaged).status();
+            let mut groups = status.groups.iter();
+            groups
+                .any(|it| it.group == shard(0).to_string() && it.snapshot_index == it.applied_index)
+        })
+        .await;
+    let disk = cluster.state_disk(damaged);
+    let before = disk.snapshot(shard(0).to_raw());
+    damage(&cluster, damaged, &Key::Chunk(chunk(3)));
+    assert!(disk.damage_snapshot(shard(0).to_raw()));
+    cluster.host(damaged).scrub();
+    cluster
+        .until("the pass has ended", |cluster| {
+            cluster.host(damaged).scrub_report().passes > 0
+        })
+        .await;
+    let report = cluster.host(damaged).scrub_report();
+    assert_eq!(report.damage, 2, "{report:?}");
+    assert_eq!(disk.snapshot(shard(0).to_raw()), before);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_whose_state_is_damaged_cannot_spread_it_by_a_snapshot() {
     let mut cluster = filled(50, Some(16 << 10)).await;
     let leader = cluster.wait_leader(shard(0)).await;

@@ -77,6 +77,15 @@ impl Handle {
         }
     }
 
+    /// What RocksDB did not write. It also says so of damage that a compaction met.
+    fn refused(&self, what: &str, error: &rocksdb::Error) -> TabletError {
+        let error = TabletError::rocksdb(what, error);
+        if let TabletError::Damaged { what } = &error {
+            self.damage(&[], what);
+        }
+        error
+    }
+
     pub(super) fn damage(&self, key: &[u8], what: &str) -> StateError {
         let before = self.damaged.fetch_add(1, Ordering::Relaxed);
         let kind = key.first().copied().unwrap_or(keys::OWN);
@@ -286,7 +295,7 @@ impl RocksTablet {
         self.write_out(&mut head)?;
         Checkpoint::new(self.handle.db())
             .and_then(|checkpoint| checkpoint.create_checkpoint(path))
-            .map_err(|error| TabletError::rocksdb("checkpoint", &error))?;
+            .map_err(|error| self.handle.refused("checkpoint", &error))?;
         Ok(head.applied.clone())
     }
 
@@ -309,7 +318,7 @@ impl RocksTablet {
         self.handle
             .db()
             .write_opt(batch, &without_log())
-            .map_err(|error| TabletError::rocksdb("commit", &error))?;
+            .map_err(|error| self.handle.refused("commit", &error))?;
         let known = layers.known.with(&layers.layer, KNOWN_BYTES);
         head.layers = Layers::new(Arc::clone(&self.handle), known);
         head.written = head.generation;
@@ -399,7 +408,7 @@ impl Tablet for RocksTablet {
     fn flush(&self) -> Result<(), TabletError> {
         self.write_out(&mut self.head.lock())?;
         let flushed = self.handle.db().flush();
-        flushed.map_err(|error| TabletError::rocksdb("flush", &error))
+        flushed.map_err(|error| self.handle.refused("flush", &error))
     }
 
     fn unflushed(&self) -> Result<Unflushed, TabletError> {

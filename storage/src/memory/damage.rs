@@ -8,6 +8,7 @@ use model::state::{Key, StateError};
 use super::dump::load;
 use super::versions::{Versions, at};
 use super::{MemoryDisk, Shared};
+use crate::snapshot::SnapshotManifest;
 
 impl MemoryDisk {
     /// Damages a value of the group's tablet: reads of it fail from now on, and a dump of it does not load. Says whether the
@@ -71,6 +72,14 @@ impl MemoryDisk {
             }
         }
         true
+    }
+
+    /// What the group's snapshot is to consist of.
+    #[must_use]
+    pub fn snapshot(&self, group: u32) -> Option<SnapshotManifest> {
+        let group = self.0.groups.lock().get(&group).cloned()?;
+        let snapshot = group.snapshot.lock();
+        snapshot.as_ref().map(|(manifest, _)| manifest.clone())
     }
 }
 
