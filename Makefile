@@ -1,7 +1,7 @@
 # What a person types. Each target first installs what a fresh Debian machine with Rust lacks, and says so.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test fmt lint docs chaos soak mutants figures million bench bench-growth bench-peers
+.PHONY: help run test release fmt lint docs chaos soak mutants figures million bench bench-growth bench-peers
 
 # A compiler cache where there is one, for what is compiled from C and C++.
 ifneq ($(shell command -v ccache),)
@@ -31,6 +31,10 @@ run: ## Run a three-node region on this machine (NODES, PORT and DATA change it)
 test: ## Run all tests: Rust, documentation, browser
 	@.ci/setup build test
 	@.ci/test
+
+release: ## Build what operators run, target/guided/pspd: laid out by a load that it carries on this machine (about 20 minutes)
+	@.ci/setup build
+	@deploy/build
 
 fmt: ## Format the code
 	cargo fmt --all
@@ -78,8 +82,9 @@ bench-growth: ## Measure what sessions and shards cost as they become more: up t
 bench-peers: ## Measure ours beside etcd, NATS, Redis, PostgreSQL and nginx, in turns, alone on the machine (QUICK=1 is no figure)
 	@.ci/setup build
 	@benches/peers/install
-	cargo build --release --workspace --bin pspd --bin bench-peers
-	target/release/bench-peers $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick)
+	cargo build --release --workspace --bin bench-peers $(if $(QUICK),--bin pspd)
+	@$(if $(QUICK),,deploy/build)
+	target/release/bench-peers $(if $(QUICK),--quick,--pspd target/guided/pspd) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
 
 docs: ## Build the documentation of the code
 	@.ci/setup build

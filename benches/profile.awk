@@ -1,4 +1,4 @@
-# Samples of `perf script`, one to a paragraph with the innermost frame first, to a table of stages.
+# Samples of `perf script`, one to a paragraph with the innermost frame first, to a table of stages, with a column for each node.
 # The name of a stage, then what its frames are called; the order of the stages decides only within one frame.
 function stage(name, frames) { names[++stages] = name; rules[stages] = frames }
 
@@ -13,6 +13,7 @@ BEGIN {
     stage("RocksDB: flush and compaction", "DBImpl::Background|DBImpl::BGWork")
     stage("log: sync", "sync_data|fdatasync|do_fsync")
     stage("log: batches", "storage::log|log-writer")
+    stage("state: commits in memory", "storage::db|storage::state")
     stage("apply", "machine::|model::shard|model::codec|bincode")
     stage("watch and cache after a commit", "EventSink|service::watch|service::cache")
     stage("QUIC and UDP", "quinn|rustls|recvmmsg|sendmsg|udp_")
@@ -21,6 +22,8 @@ BEGIN {
     stage("service: route, queue, propose", "raft::service|raft::proposer|raft::group|raft::")
     stage("HTTP", "gateway::|hyper|axum|tower|http::|tcp_|writev|__recv")
     special = stages
+    nodes = split(pids, process, ",")
+    for (node = 1; node <= nodes; node++) node_of[process[node]] = node
     # Only what is in none of those.
     stage("RocksDB: the rest", "rocksdb")
     stage("runtime: tasks, timers, sleep and wake", "tokio|sched|futex|epoll|syscall|thread_start")
@@ -42,16 +45,27 @@ function find(from, to,    frame, number) {
     if (!found) found = find(special + 1, stages)
     count[found]++
     total++
+    # The first line has the thread's name, which may have spaces, and last the process.
+    words = split($1, word, /[ \t]+/)
+    while (words && word[words] !~ /^[0-9]+$/) words--
+    by_node[found, node_of[word[words]]]++
+    of_node[node_of[word[words]]]++
 }
 
 END {
     if (!total) { print "profile: no samples" > "/dev/stderr"; exit 1 }
     names[0] = "not told apart"
-    print "| stage | of all samples | us a request, all nodes |\n|---|---|---|"
+    per_sample = cpu * 1000 / total
+    head = "| stage | of all | all nodes"; line = "|---|---|---"
+    for (node = 1; node <= nodes; node++) { head = head " | node " node; line = line "|---" }
+    print head " |\n" line "|"
     for (number = 1; number <= stages + 1; number++) {
         place = number > stages ? 0 : number
-        share = count[place] / total
-        printf "| %s | %.1f %% | %.0f |\n", names[place], share * 100, share * cpu * 1000
+        printf "| %s | %.1f %% | %.1f", names[place], count[place] / total * 100, count[place] * per_sample
+        for (node = 1; node <= nodes; node++) printf " | %.1f", by_node[place, node] * per_sample
+        print " |"
     }
-    printf "| all | %d samples | %.0f |\n", total, cpu * 1000
+    printf "| all (%d samples) | | %.0f", total, total * per_sample
+    for (node = 1; node <= nodes; node++) printf " | %.0f", of_node[node] * per_sample
+    print " |"
 }

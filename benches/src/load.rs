@@ -7,6 +7,8 @@
 //!
 //! All clients run in one thread: the machine's other processors are the servers'.
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -158,16 +160,32 @@ struct Client<C> {
     failure: Option<String>,
 }
 
-/// Writes each key once, so that all are there.
+/// Writes each of these keys once, so that they are there, with as many clients as the load has. It must run in a `LocalSet`.
 ///
 /// # Errors
 /// The first failure, in words.
-pub async fn fill<S: Store>(store: &S, load: &Load) -> Result<(), String> {
-    let mut connection = store.connect(0).await?;
-    for key in 0..load.keys {
-        let number = u64::try_from(key).unwrap_or(0);
-        let body = data::state(load.seed, number, load.bytes, load.text);
-        connection.fill(key, body).await?;
+pub async fn fill<S: Store>(store: &S, load: &Load, keys: Range<usize>) -> Result<(), String> {
+    let (seed, bytes, text) = (load.seed, load.bytes, load.text);
+    let next = Rc::new(Cell::new(keys.start));
+    let mut clients: JoinSet<Result<(), String>> = JoinSet::new();
+    for client in 0..load.clients.min(keys.len()) {
+        let (next, end) = (Rc::clone(&next), keys.end);
+        let mut connection = store.connect(client).await?;
+        clients.spawn_local(async move {
+            loop {
+                let key = next.get();
+                if key >= end {
+                    return Ok(());
+                }
+                next.set(key + 1);
+                let number = u64::try_from(key).unwrap_or(0);
+                let body = data::state(seed, number, bytes, text);
+                connection.fill(key, body).await?;
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.map_err(|error| error.to_string())??;
     }
     Ok(())
 }

@@ -161,7 +161,7 @@ pub async fn measure<P: Peer>(
             seed: 1,
         };
         if filled != Some(point.bytes) {
-            load::fill(&store, &load).await?;
+            load::fill(&store, &load, 0..load.keys).await?;
             filled = Some(point.bytes);
         }
         let outcome = load::run(&store, &load, &nodes).await?;

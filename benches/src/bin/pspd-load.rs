@@ -163,7 +163,7 @@ fn work(wish: &Wish) -> Result<bool, String> {
         .map_err(|error| error.to_string())?;
     let local = tokio::task::LocalSet::new();
     let measured = local.block_on(&runtime, async {
-        load::fill(&store, &load).await?;
+        load::fill(&store, &load, 0..load.keys).await?;
         load::run(&store, &load, &region.processes).await
     });
     let outcome = measured?;

@@ -1,15 +1,13 @@
 //! What is measured at one size: throughput and latency, memory, disk, how long a start takes, and a rebuild.
 
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::region::{Region, Shape};
-use crate::data::{self, Text};
+use crate::data::Text;
 use crate::load::{self, Load, Outcome, Pace};
 use crate::peers::Place;
 use crate::procs;
@@ -87,7 +85,7 @@ pub async fn measure(
     let mut filled = 0;
     for &sessions in sizes {
         let began = Instant::now();
-        fill(&store, filled..sessions).await?;
+        load::fill(&store, &load_of((sessions, 0), times), filled..sessions).await?;
         let took = began.elapsed().as_secs_f64();
         let created = number(sessions - filled) / took.max(f64::EPSILON);
         filled = sessions;
@@ -146,38 +144,21 @@ fn store(region: &Region) -> Result<Psp, String> {
 }
 
 /// Creates these sessions, many at a time.
-async fn fill(store: &Psp, keys: std::ops::Range<usize>) -> Result<(), String> {
-    let next = Rc::new(std::cell::Cell::new(keys.start));
-    let mut clients: JoinSet<Result<(), String>> = JoinSet::new();
-    for client in 0..CLIENTS {
-        let (next, end) = (Rc::clone(&next), keys.end);
-        let mut connection = store.connect(client).await?;
-        clients.spawn_local(async move {
-            loop {
-                let key = next.get();
-                if key >= end {
-                    return Ok(());
-                }
-                next.set(key + 1);
-                let seed = u64::try_from(key).unwrap_or(0);
-                let body = data::state(1, seed, BYTES, Text::Real);
-                connection.fill(key, body).await?;
-            }
-        });
-    }
-    while let Some(done) = clients.join_next().await {
-        done.map_err(|error| error.to_string())??;
-    }
-    Ok(())
-}
-
 async fn run(
     store: &Psp,
     (keys, reads): (usize, u32),
     times: Times,
     nodes: &[u32],
 ) -> Result<Outcome, String> {
-    let load = Load {
+    let outcome = load::run(store, &load_of((keys, reads), times), nodes).await?;
+    match &outcome.failure {
+        Some(why) => Err(why.clone()),
+        None => Ok(outcome),
+    }
+}
+
+fn load_of((keys, reads): (usize, u32), times: Times) -> Load {
+    Load {
         clients: CLIENTS,
         pace: Pace::Closed,
         reads,
@@ -188,11 +169,6 @@ async fn run(
         warm_up: times.warm_up,
         time: times.time,
         seed: 1,
-    };
-    let outcome = load::run(store, &load, nodes).await?;
-    match &outcome.failure {
-        Some(why) => Err(why.clone()),
-        None => Ok(outcome),
     }
 }
 

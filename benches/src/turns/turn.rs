@@ -65,7 +65,7 @@ async fn loads<P: Peer>(
         };
         let load = plan.load(case, round);
         if filled != Some(case.bytes) {
-            load::fill(&store, &load).await?;
+            load::fill(&store, &load, 0..load.keys).await?;
             filled = Some(case.bytes);
         }
         let mut tries = 0;

@@ -23,8 +23,11 @@ mod s13_wall_clocks_jump;
 mod s14_all_links_lossy;
 mod s15_snapshot_interrupted;
 
-/// The nodes' program, as this package builds it.
-const PSPD: &str = env!("CARGO_BIN_EXE_victim");
+/// The nodes' program: the one that `PSPD` names (an absolute path), or as this package builds it.
+fn pspd() -> String {
+    let given = std::env::vars().find(|(name, _)| name == "PSPD");
+    given.map_or_else(|| env!("CARGO_BIN_EXE_victim").to_owned(), |(_, path)| path)
+}
 
 /// The seed of a run: given, or drawn. Printed, so that it can be given.
 fn seed(scenario: &str) -> u64 {

@@ -93,7 +93,7 @@ async fn every_fault_takes_hold_under_load_and_can_be_taken_back() {
     let seed = crate::seed("rig");
     let config = RigConfig {
         clocks: true,
-        ..RigConfig::new(crate::PSPD, seed)
+        ..RigConfig::new(&crate::pspd(), seed)
     };
     let mix = Mix {
         rate: 60,
@@ -140,7 +140,7 @@ async fn every_fault_takes_hold_under_load_and_can_be_taken_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "needs root: make chaos"]
 async fn a_delay_is_as_long_as_it_was_asked_for() {
-    let rig = Rig::start(RigConfig::new(crate::PSPD, crate::seed("delay"))).await;
+    let rig = Rig::start(RigConfig::new(&crate::pspd(), crate::seed("delay"))).await;
     let took = async || {
         let mut times = Vec::new();
         for _ in 0..5 {

@@ -19,7 +19,7 @@ use crate::play::Play;
 #[ignore = "needs root: make chaos"]
 async fn nothing_acknowledged_is_lost_when_the_power_goes_everywhere() {
     let seed = crate::seed("1");
-    let config = RigConfig::new(crate::PSPD, seed);
+    let config = RigConfig::new(&crate::pspd(), seed);
     let rules = Rules {
         // Nobody is there to take one.
         least_under_fault: 0,

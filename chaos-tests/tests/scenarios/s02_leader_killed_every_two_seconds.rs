@@ -27,7 +27,7 @@ async fn no_client_sees_a_failed_request_while_leaders_are_killed() {
         failures_allowed: false,
         ..Rules::default()
     };
-    let config = RigConfig::new(crate::PSPD, seed);
+    let config = RigConfig::new(&crate::pspd(), seed);
     let play = Play::begin("2", config, rules, Mix::new(seed)).await;
     for _ in 0..number("KILLS", 10) {
         let from = Instant::now();

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[ignore = "needs root: make chaos"]
 async fn a_leader_that_stood_still_serves_nothing_stale() {
     let seed = crate::seed("3");
-    let config = RigConfig::new(crate::PSPD, seed);
+    let config = RigConfig::new(&crate::pspd(), seed);
     let mut play = Play::begin("3", config, Rules::default(), Mix::new(seed)).await;
     for round in 0..number("PAUSES", 3) {
         play.rig.until_balanced(Duration::from_secs(30)).await;

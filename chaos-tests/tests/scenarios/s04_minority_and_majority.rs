@@ -30,7 +30,7 @@ async fn a_minority_serves_nothing_and_a_majority_everything() {
     let seed = crate::seed("4");
     let config = RigConfig {
         nodes: NODES,
-        ..RigConfig::new(crate::PSPD, seed)
+        ..RigConfig::new(&crate::pspd(), seed)
     };
     let mix = Mix {
         rate: 100,

@@ -45,7 +45,7 @@ fn rules() -> Rules {
 #[ignore = "needs root: make chaos"]
 async fn three_nodes_go_on_when_a_leader_is_deaf_or_mute_or_one_link_is_cut() {
     let seed = crate::seed("5");
-    let config = RigConfig::new(crate::PSPD, seed);
+    let config = RigConfig::new(&crate::pspd(), seed);
     let play = Play::begin("5 links", config, rules(), Mix::new(seed)).await;
     let leader = play.leader().await;
     endure(&play, Links::deaf(leader, 3)).await;
@@ -62,7 +62,7 @@ async fn five_nodes_in_a_ring_go_on() {
     let seed = crate::seed("5");
     let config = RigConfig {
         nodes: 5,
-        ..RigConfig::new(crate::PSPD, seed)
+        ..RigConfig::new(&crate::pspd(), seed)
     };
     let mix = Mix {
         rate: 100,

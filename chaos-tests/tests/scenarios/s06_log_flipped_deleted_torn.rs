@@ -36,7 +36,7 @@ async fn a_damaged_log_neither_votes_nor_acknowledges_until_it_is_rebuilt() {
     let seed = crate::seed("6");
     let config = RigConfig {
         settings: vec!["cluster.rebuild=auto".to_owned()],
-        ..RigConfig::new(crate::PSPD, seed)
+        ..RigConfig::new(&crate::pspd(), seed)
     };
     // Without a quorum each write is unknown: few for each session, or their order cannot be searched.
     let mix = Mix {
@@ -123,7 +123,7 @@ fn nothing_was_acknowledged(play: &Play, from: u64, until: u64) {
 #[ignore = "needs root: make chaos"]
 async fn a_torn_tail_boots_votes_and_acknowledges() {
     let seed = crate::seed("6");
-    let config = RigConfig::new(crate::PSPD, seed);
+    let config = RigConfig::new(&crate::pspd(), seed);
     let play = Play::begin("6 torn", config, Rules::default(), Mix::new(seed)).await;
     let own = Own::new(&play);
     let sessions = own.in_each_shard(None).await;

@@ -44,7 +44,7 @@ async fn flipped_state_is_never_served_and_is_mended_from_another_node() {
     let seed = crate::seed("7");
     let config = RigConfig {
         settings: vec!["storage.shard_log=1MiB".to_owned()],
-        ..RigConfig::new(crate::PSPD, seed)
+        ..RigConfig::new(&crate::pspd(), seed)
     };
     let mut play = Play::begin("7", config, Rules::default(), Mix::new(seed)).await;
     let own = Own::new(&play);

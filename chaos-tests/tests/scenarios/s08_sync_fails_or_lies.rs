@@ -26,7 +26,7 @@ const LIES_FOR: Duration = Duration::from_secs(4);
 #[ignore = "needs root: make chaos"]
 async fn a_failed_sync_acknowledges_nothing_and_moves_the_leaders() {
     let seed = crate::seed("8");
-    let config = RigConfig::new(crate::PSPD, seed);
+    let config = RigConfig::new(&crate::pspd(), seed);
     let play = Play::begin("8 fails", config, Rules::default(), Mix::new(seed)).await;
     for what in [Sync::FailsOnce, Sync::Fails] {
         play.rig.until_balanced(Duration::from_secs(30)).await;
@@ -59,7 +59,7 @@ async fn a_failed_sync_acknowledges_nothing_and_moves_the_leaders() {
 #[ignore = "needs root: make chaos"]
 async fn a_node_whose_syncs_lied_loses_nothing_for_the_others() {
     let seed = crate::seed("8");
-    let config = RigConfig::new(crate::PSPD, seed);
+    let config = RigConfig::new(&crate::pspd(), seed);
     let play = Play::begin("8 lies", config, Rules::default(), Mix::new(seed)).await;
     let liar = play.leader().await;
     let mut lie = BadSync::new(liar, Sync::Lies);

@@ -58,7 +58,7 @@ async fn a_full_disk_refuses_writes_clearly_serves_the_rest_and_recovers_by_itse
     // Small logs, so that states are flushed and snapshots taken while there is no room for them.
     let config = RigConfig {
         settings: vec!["storage.shard_log=1MiB".to_owned()],
-        ..RigConfig::new(crate::PSPD, seed)
+        ..RigConfig::new(&crate::pspd(), seed)
     };
     let mix = Mix {
         large_percent: 10,

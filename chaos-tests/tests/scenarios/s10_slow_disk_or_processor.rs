@@ -32,7 +32,7 @@ fn sick(node: usize) -> [Box<dyn Fault>; 3] {
 #[ignore = "needs root: make chaos"]
 async fn leadership_leaves_a_sick_node() {
     let seed = crate::seed("10");
-    let config = RigConfig::new(crate::PSPD, seed);
+    let config = RigConfig::new(&crate::pspd(), seed);
     let mix = Mix {
         // A tenth of a processor is to be too little.
         rate: 250,
@@ -62,7 +62,7 @@ async fn leadership_leaves_a_sick_node() {
 #[ignore = "needs root: make chaos"]
 async fn a_sick_follower_costs_next_to_nothing() {
     let seed = crate::seed("10");
-    let config = RigConfig::new(crate::PSPD, seed);
+    let config = RigConfig::new(&crate::pspd(), seed);
     let mix = Mix {
         // Some 3,700 writes in each measurement, of which 37 are above the 99th percentile: with a quarter of that it is off by 30 %.
         rate: 400,

@@ -19,7 +19,7 @@ const AGES: Duration = Duration::from_secs(5);
 #[ignore = "needs root: make chaos"]
 async fn an_empty_or_an_old_disk_neither_votes_nor_acknowledges() {
     let seed = crate::seed("12");
-    let config = RigConfig::new(crate::PSPD, seed);
+    let config = RigConfig::new(&crate::pspd(), seed);
     let play = Play::begin("12", config, Rules::default(), Mix::new(seed)).await;
     let victim = play.leader().await;
     let mut wiped = Wiped(victim);

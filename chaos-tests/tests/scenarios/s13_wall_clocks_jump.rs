@@ -25,7 +25,7 @@ async fn nothing_dies_early_or_lives_for_ever() {
     let seed = crate::seed("13");
     let config = RigConfig {
         clocks: true,
-        ..RigConfig::new(crate::PSPD, seed)
+        ..RigConfig::new(&crate::pspd(), seed)
     };
     let mix = Mix {
         ending_percent: 50,

@@ -21,7 +21,7 @@ const MEMORY: u64 = 700 * MIB;
 #[ignore = "needs root: make chaos"]
 async fn lossy_links_cost_time_and_nothing_else() {
     let seed = crate::seed("14");
-    let config = RigConfig::new(crate::PSPD, seed);
+    let config = RigConfig::new(&crate::pspd(), seed);
     // What such links carry.
     let mix = Mix {
         rate: 25,

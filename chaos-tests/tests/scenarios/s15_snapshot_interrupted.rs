@@ -62,7 +62,7 @@ async fn an_interrupted_snapshot_is_nothing_and_goes_on_where_it_was() {
     let seed = crate::seed("15");
     let config = RigConfig {
         settings: vec!["storage.shard_log=1MiB".to_owned()],
-        ..RigConfig::new(crate::PSPD, seed)
+        ..RigConfig::new(&crate::pspd(), seed)
     };
     // Little, so that the snapshots that are sent stay the newest.
     let mix = Mix {
