@@ -283,7 +283,7 @@ impl Pass {
             };
             self.damaged(1);
             if store.current().damaged_reads() > 0 {
-                tracing::error!(%group, %error, "a snapshot is damaged: the rebuilt replica has another one");
+                tracing::error!(%group, %error, "a snapshot is damaged: the rebuilt replica will have another one");
                 return true;
             }
             tracing::error!(%group, %error, "a snapshot is damaged: another one is taken");
@@ -293,8 +293,10 @@ impl Pass {
             });
             if let Ok(Err(error)) = taken.await {
                 tracing::error!(%group, %error, "no other snapshot could be taken");
-                // The next look tries again.
-                snapshot.suspect();
+                // The next look tries again; damage is the state's, which is to be rebuilt.
+                if !error.is_damage() {
+                    snapshot.suspect();
+                }
             }
             return true;
         }
