@@ -156,6 +156,11 @@ pub(crate) fn sick(reason: &'static str) -> Gauge {
     gauge!("psp_node_sick", "reason" => reason)
 }
 
+/// Shows for which part of the time a timer is late, in percent.
+pub(crate) fn late(percent: u32) {
+    gauge!("psp_node_late_ratio").set(f64::from(percent) / 100.0);
+}
+
 /// A candidate gets no vote: what this node promised before its start may still hold.
 pub(crate) fn vote_withheld() {
     counter!("psp_votes_withheld_total").increment(1);
@@ -180,6 +185,10 @@ fn describe_repair() {
     describe_gauge!(
         "psp_node_sick",
         "1 while the node's disk or processor is too slow to lead."
+    );
+    describe_gauge!(
+        "psp_node_late_ratio",
+        "The part of the last second by which a timer was late: the processor is not there when it is needed."
     );
     // There from the start, at zero: an alert on what is absent never fires.
     counter!("psp_scrub_bytes_total").increment(0);

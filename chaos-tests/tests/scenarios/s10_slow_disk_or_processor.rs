@@ -34,8 +34,8 @@ async fn leadership_leaves_a_sick_node() {
     let seed = crate::seed("10");
     let config = RigConfig::new(&crate::pspd(), seed);
     let mix = Mix {
-        // A tenth of a processor is to be too little.
-        rate: 250,
+        // A tenth of a processor is to be too little, on a fast machine as well.
+        rate: 400,
         large_percent: 0,
         ..Mix::new(seed)
     };

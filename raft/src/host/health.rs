@@ -3,14 +3,15 @@
 //! - **Disk**: the log's writes and syncs take [`SLOW_SYNC`] on average, or [`SLOWER_SYNC`] and [`TIMES`] as long as the peers', or one that is
 //!   under way has taken so long already (one that never returns shows only so). The raises of the node's life are counted as well, so that
 //!   an idle node knows its disk.
-//! - **CPU**: a timer is late for [`LATE`] of the time: the process does not get the processor that it needs.
+//! - **CPU**: a timer is late for [`LATE`] of the time, or for [`LATER`] and [`TIMES`] as much as the peers': the process does not get the
+//!   processor that it needs.
 //!
 //! Either must hold for [`SUSTAINED`] to make a node sick, and be gone for [`WELL`] to make it well again. A sick node
 //! gives up its leaderships and is not given any (`balance.rs`), as long as another one is well: the peers hear of it in the
 //! probe. If all are sick nobody gives up anything: it would not help.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ::metrics::Gauge;
@@ -30,6 +31,8 @@ const SLOWER_SYNC: Duration = Duration::from_millis(40);
 const TIMES: u32 = 4;
 /// The part of the time, in percent, by which a timer is late on a processor that is not there; half of it is well again.
 const LATE: u32 = 40;
+/// The same where the peers' are late for less than a [`TIMES`]th of it.
+const LATER: u32 = 20;
 /// For how long it must be bad.
 const SUSTAINED: Duration = Duration::from_secs(2);
 /// For how long it must be good.
@@ -52,6 +55,8 @@ pub(crate) struct Health {
     cpu: AtomicBool,
     /// How long a write and sync of the log took of late, in microseconds; zero while nothing was written.
     sync_micros: AtomicU64,
+    /// For which part of the last second a timer was late, in percent; zero until a second has passed.
+    late_percent: AtomicU32,
     /// Only in tests.
     pretended: AtomicBool,
     /// Syncs that were not the log's, since the last look.
@@ -78,6 +83,11 @@ impl Health {
     /// How long a write and sync of the log took of late.
     pub(crate) fn sync(&self) -> Duration {
         Duration::from_micros(self.sync_micros.load(Ordering::Acquire))
+    }
+
+    /// For which part of the last second a timer was late, in percent; zero while it does not know.
+    pub(crate) fn late(&self) -> u32 {
+        self.late_percent.load(Ordering::Acquire)
     }
 
     fn slow_disk(&self) -> bool {
@@ -187,12 +197,28 @@ fn disk_look(mean: Option<Duration>, peers: &mut [Duration]) -> Look {
     let Some(mean) = mean else {
         return Look::Between;
     };
-    peers.sort_unstable();
-    let theirs = peers.get(peers.len() / 2);
-    let bad = theirs.map_or(SLOW_SYNC, |theirs| {
-        (*theirs * TIMES).clamp(SLOWER_SYNC, SLOW_SYNC)
+    let bad = middle(peers).map_or(SLOW_SYNC, |theirs| {
+        (theirs * TIMES).clamp(SLOWER_SYNC, SLOW_SYNC)
     });
     Look::of(&mean, &bad, &(bad / 2))
+}
+
+/// How a processor is on which timers are late for so many percent of the time, beside those of its peers.
+///
+/// Between well and bad there is nothing for one that is well: the processor is looked at all the time, and a look that is not bad is a
+/// good one.
+fn processor_look(percent: u32, sick: bool, peers: &mut [u32]) -> Look {
+    let bad = middle(peers).map_or(LATE, |theirs| {
+        theirs.saturating_mul(TIMES).clamp(LATER, LATE)
+    });
+    let good = if sick { bad / 2 } else { bad };
+    Look::of(&percent, &bad, &good)
+}
+
+/// The upper median.
+fn middle<T: Ord + Copy>(values: &mut [T]) -> Option<T> {
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
 }
 
 /// Watches the disk, for as long as the host runs.
@@ -242,9 +268,10 @@ pub(crate) async fn cpu(inner: Arc<Inner>) {
         }
         let percent = late.as_millis() * 100 / window.as_millis().max(1);
         let percent = u32::try_from(percent).unwrap_or(u32::MAX);
-        // Here a look in between is one more that is not bad: the processor is looked at all the time.
-        let good = if verdict.sick { LATE / 2 } else { LATE };
-        let sick = verdict.after(Look::of(&percent, &LATE, &good), now);
+        inner.health.late_percent.store(percent, Ordering::Release);
+        metrics::late(percent);
+        let look = processor_look(percent, verdict.sick, &mut inner.peers_late());
+        let sick = verdict.after(look, now);
         set(&inner.health.cpu, &shown, sick, "cpu");
         (began, late) = (now, Duration::ZERO);
     }
@@ -329,5 +356,17 @@ mod tests {
         assert_eq!(look(50, &[60, 70]), Look::Between);
         assert_eq!(look(100, &[60, 70]), Look::Bad, "whatever the others are");
         assert_eq!(look(50, &[]), Look::Between, "nobody else is known");
+    }
+
+    #[test]
+    fn a_processor_is_slow_beside_fast_ones_and_not_beside_slow_ones() {
+        let look = |percent, peers: &[u32]| processor_look(percent, false, &mut peers.to_vec());
+        assert_eq!(look(25, &[4, 5]), Look::Bad);
+        assert_eq!(look(19, &[4, 4]), Look::Good);
+        assert_eq!(look(25, &[9, 9]), Look::Good, "the machine is shared");
+        assert_eq!(look(40, &[90, 90]), Look::Bad, "whatever the others are");
+        assert_eq!(look(39, &[]), Look::Good, "nobody else is known");
+        let after = |percent| processor_look(percent, true, &mut [4, 4]);
+        assert_eq!((after(9), after(10)), (Look::Good, Look::Between));
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct PeerView {
     pub(crate) draining: bool,
     /// How long its log's syncs take, as it said last; zero while it does not know.
     pub(crate) sync: Duration,
+    /// For which part of the time its timers are late, in percent, as it said last; zero while it does not know.
+    pub(crate) late: u32,
 }
 
 /// Everything a host's parts share.
@@ -157,6 +159,16 @@ impl Inner {
         there
             .map(|peer| peer.sync)
             .filter(|sync| !sync.is_zero())
+            .collect()
+    }
+
+    /// For which part of the time the timers of those peers are late that are there and say it, in percent.
+    pub(crate) fn peers_late(&self) -> Vec<u32> {
+        let peers = self.peers.lock();
+        let there = peers.values().filter(|peer| peer.reachable);
+        there
+            .map(|peer| peer.late)
+            .filter(|late| *late != 0)
             .collect()
     }
 

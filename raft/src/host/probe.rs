@@ -33,6 +33,8 @@ struct Probe {
     short: bool,
     /// How long its log's syncs take, in microseconds; zero while it does not know.
     sync_micros: u64,
+    /// For which part of the time its timers are late, in percent; zero while it does not know.
+    late_percent: u32,
     /// Read indices of the groups that it leads with a lease, by number.
     leads: Vec<(u32, u64)>,
 }
@@ -49,6 +51,7 @@ fn ours(inner: &Inner) -> Bytes {
         draining: inner.is_draining() || is_unfit(inner),
         short: inner.space.is_short(),
         sync_micros: u64::try_from(inner.health.sync().as_micros()).unwrap_or(u64::MAX),
+        late_percent: inner.health.late(),
         leads: leads.collect(),
     })
 }
@@ -92,6 +95,7 @@ fn heard(inner: &Arc<Inner>, from: NodeId, probe: &Probe) -> bool {
     let peer = peers.entry(from).or_default();
     peer.draining = probe.draining;
     peer.sync = Duration::from_micros(probe.sync_micros);
+    peer.late = probe.late_percent;
     true
 }
 
