@@ -6,6 +6,8 @@
 //! | `GET hashes` | [`StateHashes`]: a hash of each replica's state at its applied index; 503 while another asks |
 //! | `GET scrub` | `{"running", "passes", "bytes", "damage", "lastPassEnded", "repairs"}`: what reading all data has found |
 //! | `POST scrub` | 202 with the same: a pass over all data begins now |
+//! | `GET compact` | `{"running", "passes", "before", "after", "skipped", "lastPassEnded"}`: what rewriting all state has come to, in bytes |
+//! | `POST compact` | 202 with the same: all state is rewritten now, so that only what is current takes place |
 //! | `POST join-tokens` with `{"minutes": n}` | 201 `{"token"}` |
 //! | `DELETE nodes/ID` | 200 `{"id", "status": "leaving"}`: it is gone once its replicas are elsewhere |
 //!
@@ -21,7 +23,7 @@ use gateway::{AdminHooks, AdminReply, AdminRequest};
 use http::Method;
 use model::id::NodeId;
 use model::status::{ClusterStatus, StateHashes};
-use raft::host::ScrubReport;
+use raft::host::{CompactReport, ScrubReport};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -58,6 +60,12 @@ pub(crate) trait Operate: Send + Sync {
 
     /// What reading all stored data has come to.
     fn scrub_report(&self) -> ScrubReport;
+
+    /// Rewrites all state now, so that only what is current takes place.
+    fn compact(&self);
+
+    /// What rewriting all state has come to.
+    fn compact_report(&self) -> CompactReport;
 
     /// Damaged replicas that are being rebuilt from other nodes, and what was found.
     fn repairs(&self) -> Vec<(String, String)>;
@@ -116,6 +124,14 @@ impl Hooks {
             }
             ("scrub", &(Method::GET | Method::HEAD), _) => json_of(200, &scrub_of(&**store)),
             ("scrub", _, _) => Ok(AdminReply::MethodNotAllowed("GET, HEAD, POST")),
+            ("compact", &Method::POST, _) => {
+                store.compact();
+                json_of(202, &compact_of(&store.compact_report()))
+            }
+            ("compact", &(Method::GET | Method::HEAD), _) => {
+                json_of(200, &compact_of(&store.compact_report()))
+            }
+            ("compact", _, _) => Ok(AdminReply::MethodNotAllowed("GET, HEAD, POST")),
             ("join-tokens", &Method::POST, _) => {
                 let wish: TokenWish = serde_json::from_slice(&request.body)
                     .map_err(|_json| OperateError::Refused("not {\"minutes\": n}".into()))?;
@@ -153,6 +169,22 @@ fn scrub_of(store: &dyn Operate) -> serde_json::Value {
         "damage": report.damage,
         "lastPassEnded": report.last.map(|at| at.0),
         "repairs": repairs,
+    })
+}
+
+fn compact_of(report: &CompactReport) -> serde_json::Value {
+    let skipped: serde_json::Map<_, _> = report
+        .skipped
+        .iter()
+        .map(|(group, why)| (group.clone(), why.as_str().into()))
+        .collect();
+    json!({
+        "running": report.running,
+        "passes": report.passes,
+        "before": report.before,
+        "after": report.after,
+        "skipped": skipped,
+        "lastPassEnded": report.last.map(|at| at.0),
     })
 }
 
@@ -246,6 +278,17 @@ mod tests {
 
         fn scrub(&self) {}
 
+        fn compact(&self) {}
+
+        fn compact_report(&self) -> CompactReport {
+            CompactReport {
+                before: 20,
+                after: 10,
+                skipped: vec![("meta".to_owned(), "no room".to_owned())],
+                ..CompactReport::default()
+            }
+        }
+
         fn scrub_report(&self) -> ScrubReport {
             ScrubReport {
                 damage: 3,
@@ -314,6 +357,12 @@ mod tests {
             assert_eq!(status, expected);
             let found =
                 text.contains(r#""damage":3"#) && text.contains(r#""meta":"a flipped bit""#);
+            assert!(found, "{text}");
+        }
+        for (method, expected) in [(Method::POST, 202), (Method::GET, 200)] {
+            let (status, text) = ask(&hooks, method, "compact", "").await;
+            assert_eq!(status, expected);
+            let found = text.contains(r#""before":20"#) && text.contains(r#""meta":"no room""#);
             assert!(found, "{text}");
         }
         let (status, text) = ask(&hooks, Method::DELETE, "nodes/9", "").await;

@@ -259,6 +259,8 @@ pub(crate) enum NodeCommand {
     },
     /// Have every node read all that it has stored, now, to find damage; print what has been found so far.
     Scrub,
+    /// Have every node rewrite its state, now, so that only what is current takes place on its disk; print what that has come to so far.
+    Compact,
     /// Take a node out of the cluster for good: its replicas go elsewhere, its id is never used again.
     Remove {
         /// The node's id, as `pspd cluster status` shows it.

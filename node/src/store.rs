@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use model::id::NodeId;
 use model::status::{ClusterStatus, StateHashes};
-use raft::host::{Host, JoinFailed, ScrubReport};
+use raft::host::{CompactReport, Host, JoinFailed, ScrubReport};
 
 use crate::admin::{Operate, OperateError};
 
@@ -58,6 +58,14 @@ impl Operate for Store {
 
     fn scrub(&self) {
         self.host.scrub();
+    }
+
+    fn compact(&self) {
+        self.host.compact();
+    }
+
+    fn compact_report(&self) -> CompactReport {
+        self.host.compact_report()
     }
 
     fn scrub_report(&self) -> ScrubReport {

@@ -38,6 +38,9 @@ struct Wish {
     /// Only sessions, or only shards.
     #[arg(long, value_parser = ["sessions", "shards"])]
     only: Option<String>,
+    /// Bytes of a session.
+    #[arg(long, default_value_t = 4096)]
+    bytes: usize,
     /// Seconds of each load that are counted.
     #[arg(long, default_value_t = 6.0)]
     seconds: f64,
@@ -73,6 +76,7 @@ fn work(wish: &Wish) -> Result<(), String> {
         Duration::try_from_secs_f64(value).map_err(|error| format!("{what}: {error}"))
     };
     let times = Times {
+        bytes: wish.bytes,
         time: seconds(wish.seconds, "seconds")?,
         warm_up: seconds(wish.warm_up, "warm-up")?,
     };

@@ -1,10 +1,13 @@
 //! A region of ours whose data stays when it ends: it can be started again, and a node's disk be wiped.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use model::status::ClusterStatus;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
 use crate::dev::{Dev, Node};
@@ -101,16 +104,45 @@ impl Region {
         }
     }
 
+    /// Has all nodes rewrite their state; how long it takes until all have.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn compact(&self) -> Result<Duration, String> {
+        let began = Instant::now();
+        self.pspd(&["node", "compact"])?;
+        loop {
+            let mut done = 0;
+            for node in &self.dev.nodes {
+                let report: Compacted = ask(node, "/admin/v1/compact").await?;
+                if let Some((group, why)) = report.skipped.first_key_value() {
+                    return Err(format!("{group} was not compacted: {why}"));
+                }
+                done += usize::from(report.passes > 0 && !report.running);
+            }
+            if done == self.dev.nodes.len() {
+                return Ok(began.elapsed());
+            }
+            if began.elapsed() > READY {
+                return Err("compaction does not end".to_owned());
+            }
+            sleep(LOOK).await;
+        }
+    }
+
     fn node(&self, verb: &str, node: usize) -> Result<(), String> {
+        self.pspd(&["dev", "node", verb, &node.to_string()])
+    }
+
+    fn pspd(&self, args: &[&str]) -> Result<(), String> {
         let mut command = Command::new(&self.pspd);
-        command.args(["dev", "node", verb, &node.to_string(), "--data"]);
-        let out = command.arg(&self.data).output();
+        let out = command.args(args).arg("--data").arg(&self.data).output();
         let out = out.map_err(|error| error.to_string())?;
         if out.status.success() {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        Err(format!("{verb} of node {node}: {said}"))
+        Err(format!("{}: {said}", args.join(" ")))
     }
 
     /// Ends it in order.
@@ -119,14 +151,27 @@ impl Region {
     }
 }
 
+/// What a node says of its compaction.
+#[derive(Deserialize)]
+struct Compacted {
+    running: bool,
+    passes: u64,
+    skipped: BTreeMap<String, String>,
+}
+
 async fn status(node: &Node) -> Result<ClusterStatus, String> {
+    ask(node, "/admin/v1/cluster").await
+}
+
+/// What a node's admin listener says.
+async fn ask<T: DeserializeOwned>(node: &Node, path: &str) -> Result<T, String> {
     let admin = Node {
         http: node.admin.clone(),
         ..node.clone()
     };
     let limit = Duration::from_secs(5);
-    let text = plain::fetch(admin.address()?, "/admin/v1/cluster", limit).await?;
-    serde_json::from_slice(&text).map_err(|error| format!("its status: {error}"))
+    let text = plain::fetch(admin.address()?, path, limit).await?;
+    serde_json::from_slice(&text).map_err(|error| format!("{path}: {error}"))
 }
 
 /// The region in a folder, when each node knows a leader of each shard.

@@ -37,7 +37,7 @@ const fn column(
     }
 }
 
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 13] = [
     column("created/s", "created", 0, |it| Some(it.created)),
     column("writes/s", "writes", 0, |it| Some(it.writes)),
     column("p50 ms of a write", "write-p50", 2, |it| Some(it.write_p50)),
@@ -53,6 +53,10 @@ const COLUMNS: [Column; 11] = [
     column("disk/user bytes", "disk", 2, |it| {
         Some(float(it.disk) / float(it.user.max(1)))
     }),
+    column("the same, compacted", "compacted", 2, |it| {
+        Some(float(it.compacted) / float(it.user.max(1)))
+    }),
+    column("compaction s", "compaction", 1, |it| Some(it.compaction)),
     column("start s", "start", 2, |it| Some(it.start)),
     column("rebuild s", "rebuild", 1, |it| it.rebuild),
 ];
@@ -170,6 +174,8 @@ mod tests {
             memory,
             idle: 0.05,
             disk: u64::try_from(sessions).unwrap() * 2048,
+            compacted: u64::try_from(sessions).unwrap() * 1024,
+            compaction: 2.0,
             user: u64::try_from(sessions).unwrap() * 4096,
             start: 0.5,
             rebuild: None,
@@ -190,7 +196,7 @@ mod tests {
     fn a_table_has_a_line_for_each_size_and_the_exponents() {
         let stages = [stage(1000, 1 << 28), stage(10_000, 1 << 29)];
         let table = table(Along::Sessions, &stages);
-        assert!(table.contains("| 1 | 6 | 10000 | 5000 | 6000 | 9.50 | 0.250 | 40000 | 1.50 | 512 | 0.050 | 0.50 | 0.50 | - |"));
+        assert!(table.contains("| 1 | 6 | 10000 | 5000 | 6000 | 9.50 | 0.250 | 40000 | 1.50 | 512 | 0.050 | 0.50 | 0.25 | 2.0 | 0.50 | - |"));
         let last = table.lines().last().unwrap();
         assert!(last.starts_with("| exponent | | | +0.00 |"), "{last}");
         assert!(last.contains("+0.30") && last.ends_with("- |"), "{last}");

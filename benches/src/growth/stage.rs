@@ -16,8 +16,6 @@ use crate::store::{Connection as _, Fresh, Store as _};
 
 /// Who asks at a time.
 const CLIENTS: usize = 64;
-/// Bytes of a session.
-const BYTES: usize = 4096;
 /// After so long a request has failed.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How long nothing is asked, to see what an idle region takes.
@@ -52,6 +50,10 @@ pub struct Stage {
     pub idle: f64,
     /// Bytes on disk of the state of one node, without its log.
     pub disk: u64,
+    /// The same once it is compacted.
+    pub compacted: u64,
+    /// Seconds until all nodes have compacted it, and taken a snapshot if they had one.
+    pub compaction: f64,
     /// Bytes of the bodies as they were sent.
     pub user: u64,
     /// Seconds from the start of the stopped region to the first read.
@@ -60,9 +62,11 @@ pub struct Stage {
     pub rebuild: Option<f64>,
 }
 
-/// How long loads last.
+/// How long loads last, and of what.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
+    /// Bytes of a session.
+    pub bytes: usize,
     /// Counted.
     pub time: Duration,
     /// Before.
@@ -111,6 +115,8 @@ pub async fn measure(
         let mut connection = store.connect(0).await?;
         connection.get(0, Fresh::Linearizable).await?;
         let start = began.elapsed().as_secs_f64();
+        let compaction = region.compact().await?.as_secs_f64();
+        let compacted = state_bytes(&data.join("node-0"));
         each(Stage {
             nodes: shape.nodes,
             shards: shape.shards,
@@ -124,7 +130,9 @@ pub async fn measure(
             memory,
             idle: idle.as_secs_f64() / IDLE.as_secs_f64(),
             disk,
-            user: u64::try_from(sessions * BYTES).unwrap_or(u64::MAX),
+            compacted,
+            compaction,
+            user: u64::try_from(sessions * times.bytes).unwrap_or(u64::MAX),
             start,
             rebuild,
         });
@@ -164,7 +172,7 @@ fn load_of((keys, reads): (usize, u32), times: Times) -> Load {
         reads,
         fresh: Fresh::Linearizable,
         keys,
-        bytes: BYTES,
+        bytes: times.bytes,
         text: Text::Real,
         warm_up: times.warm_up,
         time: times.time,

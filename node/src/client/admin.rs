@@ -1,4 +1,4 @@
-//! `pspd cluster status`, `pspd node join-token`, `scrub` and `remove`: what is on the admin listeners.
+//! `pspd cluster status`, `pspd node join-token`, `scrub`, `compact` and `remove`: what is on the admin listeners.
 
 use http::Method;
 use model::status::{ClusterStatus, GroupStatus, NodeStatus, ReplicaStatus};
@@ -14,7 +14,9 @@ use crate::exit::{Exit, OrProblem as _, Problem};
 /// Path of a node's report.
 const CLUSTER: &str = "/admin/v1/cluster";
 /// Path that begins to read all data, and says what that has come to.
-const SCRUB: &str = "/admin/v1/scrub";
+pub(super) const SCRUB: &str = "/admin/v1/scrub";
+/// Path that begins to rewrite all state, and says what that has come to.
+pub(super) const COMPACT: &str = "/admin/v1/compact";
 /// Path that makes join tokens.
 const TOKENS: &str = "/admin/v1/join-tokens";
 /// Path of the nodes; a node's own is this, a slash and its id.
@@ -31,12 +33,12 @@ pub(super) async fn status(servers: &Http, output: Output) -> Result<(), Problem
     console::line(text.trim_end()).or_problem(Exit::Failed, || "cannot write the status".to_owned())
 }
 
-/// Has all nodes that can be reached read all of their data; prints a line of JSON for each.
-pub(super) async fn scrub(servers: &Http) -> Result<(), Problem> {
+/// Has all nodes that can be reached begin what this path is for; prints a line of JSON for each.
+pub(super) async fn everywhere(servers: &Http, path: &str) -> Result<(), Problem> {
     let whole = gather(servers).await?;
     for node in whole.nodes.iter().filter(|node| !node.admin.is_empty()) {
         let answer = servers
-            .ask(&node.admin, &Call::new(Method::POST, SCRUB))
+            .ask(&node.admin, &Call::new(Method::POST, path))
             .await?;
         let mut report: Value = serde_json::from_slice(&answer)
             .or_problem(Exit::Failed, || "the answer is not JSON".to_owned())?;

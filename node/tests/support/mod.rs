@@ -146,7 +146,12 @@ impl Cluster {
         serde_json::from_str(&text).unwrap()
     }
 
-    fn request(&self, method: reqwest::Method, node: usize, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(
+        &self,
+        method: reqwest::Method,
+        node: usize,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
         let record = self.record();
         let http = record["nodes"][node]["http"].as_str().unwrap();
         let url = format!("{http}/api/v2/sessions{path}");

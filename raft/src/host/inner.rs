@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::compact::Compactor;
 use super::config::{Attached, Tuning};
 use super::health::Health;
 use super::repair::Repairs;
@@ -93,6 +94,7 @@ pub(crate) struct Inner {
     pub(crate) health: Health,
     pub(crate) repairs: Repairs,
     pub(crate) scrub: Scrubber,
+    pub(crate) compact: Compactor,
     pub(crate) fatal: watch::Sender<Option<Fatal>>,
     /// One request for hashes is served at a time.
     pub(crate) hashing: Arc<Semaphore>,

@@ -15,6 +15,7 @@
 //! | `repair.rs` | damaged replicas: set aside, and rebuilt from another node |
 //! | `placement.rs` | replicas onto nodes, one safe step at a time |
 //! | `scrub.rs` | cold data, read again |
+//! | `compact.rs` | state, rewritten when an operator asks |
 //! | `admit.rs` | joining |
 //! | `status.rs` | what an operator sees |
 //! | `hashes.rs` | hashes of the replicas, to compare nodes |
@@ -26,6 +27,7 @@
 mod admit;
 mod balance;
 mod bootstrap;
+mod compact;
 mod config;
 mod ground;
 mod groups;
@@ -46,6 +48,7 @@ mod space;
 mod status;
 
 pub use admit::{BadToken, JoinFailed, JoinToken, Joined, Wish, join, known_peers, rejoin};
+pub use compact::CompactReport;
 pub use config::{Attached, Engines, Ground, HostConfig, LogWriter, Tuning};
 #[cfg(any(test, feature = "testing"))]
 pub use inspect::{Facts, Inspected, StateHash, leave_map};
@@ -247,6 +250,7 @@ impl Host {
             health: health::Health::default(),
             repairs: repair::Repairs::default(),
             scrub: scrub::Scrubber::default(),
+            compact: compact::Compactor::default(),
             fatal: watch::Sender::new(None),
             hashing: Arc::new(Semaphore::new(1)),
             tasks: TaskTracker::new(),
@@ -281,6 +285,7 @@ impl Host {
         inner.tasks.spawn(health::cpu(Arc::clone(inner)));
         inner.tasks.spawn(scrub::run(Arc::clone(inner)));
         inner.tasks.spawn(scrub::suspects(Arc::clone(inner)));
+        inner.tasks.spawn(compact::run(Arc::clone(inner)));
         inner.tasks.spawn(keeper::follow_map(Arc::clone(inner)));
         inner.tasks.spawn(balance::run(Arc::clone(inner)));
         inner.tasks.spawn(placement::run(Arc::clone(inner)));

@@ -62,12 +62,8 @@ impl Space {
 
     /// Looks at the file system of this folder. Where that cannot be told, all stays as it was.
     pub(crate) fn look(&self, folder: &Path) {
-        match rustix::fs::statvfs(folder) {
-            Ok(found) => {
-                let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-                self.judge(bytes(found.f_blocks), bytes(found.f_bavail));
-            }
-            Err(error) => tracing::debug!(%error, "free space is not known"),
+        if let Some((size, free)) = room(folder) {
+            self.judge(size, free);
         }
     }
 
@@ -87,6 +83,25 @@ impl Space {
             );
         } else if was && !short {
             tracing::info!(free, "the disk has space again");
+        }
+    }
+}
+
+/// Bytes that are free on the file system of this folder, where that can be told.
+pub(crate) fn free(folder: &Path) -> Option<u64> {
+    room(folder).map(|(_, free)| free)
+}
+
+/// Size and free bytes of the file system of this folder.
+fn room(folder: &Path) -> Option<(u64, u64)> {
+    match rustix::fs::statvfs(folder) {
+        Ok(found) => {
+            let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+            Some((bytes(found.f_blocks), bytes(found.f_bavail)))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "free space is not known");
+            None
         }
     }
 }

@@ -16,7 +16,8 @@ use model::shard::{Body, Content};
 use model::state::{Key, StateError, StateRead};
 
 use crate::service::keys::{KEY_BYTES, KeyRing, SESSION_KEY_ID, Secret, SessionKey, random};
-use crate::service::seal::{self, Kind, OVERHEAD_BYTES, Owner, Packed, SealError};
+use crate::service::pack::{self, Coding, Packed};
+use crate::service::seal::{self, Kind, OVERHEAD_BYTES, Owner, SealError};
 
 /// The id that a chunk's envelope names: its key is in the manifest.
 const CHUNK_KEY_ID: u32 = 0;
@@ -60,7 +61,7 @@ impl Drop for Entry {
 /// What the session's key seals in place of a large body.
 #[derive(Encode, Decode)]
 struct Manifest {
-    compressed: bool,
+    coding: Coding,
     /// Length of the body before compression.
     plain_bytes: u64,
     chunks: Vec<Entry>,
@@ -100,12 +101,12 @@ pub(super) fn prepare(
     let summary = Vec::from(codec::encode(&input.summary));
     // A short one is hardly shorter compressed, and costs as much as a body of some KiB.
     let summary = if summary.len() < LONG_SUMMARY_BYTES {
-        seal::plain(summary)
+        pack::plain(summary)
     } else {
-        seal::pack(summary)
+        pack::pack(summary)
     };
     let summary = seal::seal_packed(&key.0, sealed_under(Kind::Summary), owner, &summary);
-    let packed = seal::pack(input.sections.encode());
+    let packed = pack::pack(input.sections.encode());
     let (body, chunks) = if packed.bytes.len() + OVERHEAD_BYTES <= MAX_INLINE_BYTES {
         let sealed = seal::seal_packed(&key.0, sealed_under(Kind::Body), owner, &packed);
         (Body::Inline(Blob(sealed)), Vec::new())
@@ -150,7 +151,7 @@ fn cut(tenant: TenantId, packed: &Packed) -> (Manifest, Vec<Chunk>) {
         chunks.push(Chunk { id, data });
     }
     let manifest = Manifest {
-        compressed: packed.compressed,
+        coding: packed.coding,
         plain_bytes: u64::try_from(packed.plain_bytes).unwrap_or(u64::MAX),
         chunks: entries,
     };
@@ -168,7 +169,7 @@ pub(super) fn open_body(
     let plain = match body {
         Body::Inline(blob) => {
             let what = (Kind::Body, SESSION_KEY_ID);
-            seal::unpack(seal::open_packed(&key.0, what, owner, &blob.0)?)?
+            pack::unpack(seal::open_packed(&key.0, what, owner, &blob.0)?)?
         }
         Body::Chunked { manifest, .. } => {
             let what = (Kind::Manifest, SESSION_KEY_ID);
@@ -213,9 +214,9 @@ fn join(
     }
     let plain_bytes =
         usize::try_from(manifest.plain_bytes).map_err(|_too_large| SealError::Damaged)?;
-    Ok(seal::unpack(Packed {
+    Ok(pack::unpack(Packed {
         bytes: Bytes::from(packed),
-        compressed: manifest.compressed,
+        coding: manifest.coding,
         plain_bytes,
     })?)
 }

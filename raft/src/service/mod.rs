@@ -11,7 +11,7 @@
 //! | `read.rs` | linearizable and local reads |
 //! | `list.rs` | a page over all shards |
 //! | `watch/` | changes in order, from a version |
-//! | `content.rs`, `seal.rs`, `keys.rs` | sealing, chunks, keys |
+//! | `content.rs`, `pack.rs`, `seal.rs`, `keys.rs` | compression, sealing, chunks, keys |
 //! | `cache.rs`, `view.rs` | opened documents |
 //! | `work.rs` | threads for large documents |
 //! | `route.rs`, `wire.rs`, `inbound.rs` | other nodes |
@@ -29,6 +29,7 @@ mod keys;
 mod leader;
 mod list;
 mod metrics;
+mod pack;
 mod propose;
 mod queue;
 mod read;

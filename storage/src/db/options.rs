@@ -17,6 +17,8 @@ use crate::state::flush::Odometer;
 pub const MIN_BLOB_BYTES: u64 = 2048;
 
 const BLOB_FILE_BYTES: u64 = 64 * 1024 * 1024;
+/// Bodies move out of the older half of their files when what they belong to is compacted.
+pub(super) const BLOB_GC_AGE: f64 = 0.5;
 const TABLE_FILE_BYTES: u64 = 16 * 1024 * 1024;
 const BLOCK_BYTES: usize = 8 * 1024;
 const INFO_LOG_BYTES: usize = 1024 * 1024;
@@ -168,7 +170,7 @@ impl RocksEngine {
         options.set_blob_file_size(BLOB_FILE_BYTES);
         options.set_blob_compression_type(DBCompressionType::None);
         options.set_enable_blob_gc(true);
-        options.set_blob_gc_age_cutoff(0.5);
+        options.set_blob_gc_age_cutoff(BLOB_GC_AGE);
         options.set_blob_gc_force_threshold(0.5);
         options
     }

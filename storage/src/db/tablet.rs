@@ -59,7 +59,7 @@ impl Handle {
         })
     }
 
-    fn db(&self) -> &DB {
+    pub(super) fn db(&self) -> &DB {
         self.db
             .as_ref()
             .expect("a database is open until its handle is dropped")
@@ -78,7 +78,7 @@ impl Handle {
     }
 
     /// What RocksDB did not write. It also says so of damage that a compaction met.
-    fn refused(&self, what: &str, error: &rocksdb::Error) -> TabletError {
+    pub(super) fn refused(&self, what: &str, error: &rocksdb::Error) -> TabletError {
         let error = TabletError::rocksdb(what, error);
         if let TabletError::Damaged { what } = &error {
             self.damage(&[], what);
@@ -414,6 +414,10 @@ impl Tablet for RocksTablet {
     fn unflushed(&self) -> Result<Unflushed, TabletError> {
         let (durable, _) = self.durable()?;
         Ok(self.head.lock().ledger.unflushed(durable))
+    }
+
+    fn compact(&self, goes_on: &dyn Fn() -> bool) -> Result<bool, TabletError> {
+        self.rewrite(goes_on)
     }
 
     fn scrub(&self, from: &ScrubCursor, max_bytes: u64) -> Result<ScrubStep, TabletError> {

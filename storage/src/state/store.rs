@@ -235,6 +235,20 @@ impl TabletStore {
         })
     }
 
+    /// Rewrites the current tablet ([`Tablet::compact`]), and takes another snapshot if there is one, which would keep what was replaced. Says
+    /// whether it came to the end. It needs as much room as the tablet takes, and gives it back.
+    ///
+    /// # Errors
+    /// When it cannot be written; nothing is lost then.
+    pub fn compact(&self, goes_on: &dyn Fn() -> bool) -> Result<bool, TabletError> {
+        self.0.check()?;
+        let done = self.current().compact(goes_on)?;
+        if done && self.snapshot().is_some() {
+            self.checkpoint()?.seal()?;
+        }
+        Ok(done)
+    }
+
     /// The current tablet's last commit as the disk has it, to be scrubbed: nothing is read from a cache. Damage that is met in it counts
     /// as the tablet's. It costs a flush, and as long as it is there, the place of files that are replaced meanwhile. One at a time;
     /// dropping it blocks.

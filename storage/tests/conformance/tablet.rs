@@ -29,6 +29,7 @@ for_both_stores!(
     what_a_crash_would_undo_is_known_and_bounded,
     the_tablet_with_the_oldest_unflushed_commit_is_flushed_first,
     large_and_small_and_empty_values_come_back,
+    a_compaction_leaves_what_is_current_and_stops_when_it_is_told_to,
 );
 
 fn a_transaction_shows_its_changes_to_itself_alone(fixture: &Fixture) {
@@ -342,4 +343,63 @@ fn large_and_small_and_empty_values_come_back(fixture: &Fixture) {
         }
         tablet.flush().unwrap();
     }
+}
+
+fn a_compaction_leaves_what_is_current_and_stops_when_it_is_told_to(fixture: &Fixture) {
+    let store = fixture.open();
+    let tablet = store.current();
+    // In tables, and apart from them.
+    for length in [1500, 20_000] {
+        for _ in 0..4 {
+            commit(&tablet, 0..400, length);
+            tablet.flush().unwrap();
+        }
+    }
+    let before = tablet.view();
+    assert!(!store.compact(&|| false).unwrap());
+    store.checkpoint().unwrap().seal().unwrap();
+    commit(&tablet, 0..200, 1500);
+    let bytes = bytes_of(&fixture.path());
+    assert!(store.compact(&|| true).unwrap());
+    assert_holds(&*before, 400, 20_000);
+    drop(before);
+    let holds = |view: &dyn StateRead| {
+        for number in 0..400 {
+            let length = if number < 200 { 1500 } else { 20_000 };
+            let found = view.get(&chunk(number)).unwrap();
+            assert!(found == Some(value(number, length)), "{number}");
+        }
+    };
+    holds(&*tablet.view());
+    assert_eq!(verify(&*tablet).unwrap().damaged, 0);
+    let newest = store.snapshot().unwrap();
+    assert_eq!(newest.manifest().applied, tablet.applied(), "a new one");
+    drop(newest);
+    // Again, now that neither a view nor a snapshot has the old ones: 200 values in tables and 200 apart, with what tables cost.
+    assert!(store.compact(&|| true).unwrap());
+    let least = 200 * 20_000;
+    let after = bytes_of(&fixture.path());
+    let few = if bytes == 0 { 0 } else { least + least / 4 };
+    assert!(after <= few, "{bytes} bytes became {after}");
+    tablet.flush().unwrap();
+    drop((tablet, store));
+    fixture.crash();
+    holds(&*fixture.open().current().view());
+}
+
+/// Bytes of tables and bodies on the disk; links count once. Zero where nothing is on a disk.
+fn bytes_of(path: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let mut found = 0;
+    for entry in std::fs::read_dir(path).unwrap() {
+        let entry = entry.unwrap();
+        let about = entry.metadata().unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if about.is_dir() {
+            found += bytes_of(&entry.path());
+        } else if name.ends_with(".sst") || name.ends_with(".blob") {
+            found += about.len() / about.nlink();
+        }
+    }
+    found
 }
