@@ -259,7 +259,8 @@ pub(crate) enum NodeCommand {
     },
     /// Have every node read all that it has stored, now, to find damage; print what has been found so far.
     Scrub,
-    /// Have every node rewrite its state, now, so that only what is current takes place on its disk; print what that has come to so far.
+    /// Have one node after the other rewrite its state, so that only what is current takes place on its disk, and wait for it; print what came
+    /// of it. Scrub first: where damage lies, a node finds it then, and all at once.
     Compact,
     /// Take a node out of the cluster for good: its replicas go elsewhere, its id is never used again.
     Remove {

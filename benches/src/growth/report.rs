@@ -54,9 +54,10 @@ const COLUMNS: [Column; 13] = [
         Some(float(it.disk) / float(it.user.max(1)))
     }),
     column("the same, compacted", "compacted", 2, |it| {
-        Some(float(it.compacted) / float(it.user.max(1)))
+        it.compacted
+            .map(|bytes| float(bytes) / float(it.user.max(1)))
     }),
-    column("compaction s", "compaction", 1, |it| Some(it.compaction)),
+    column("compaction s", "compaction", 1, |it| it.compaction),
     column("start s", "start", 2, |it| Some(it.start)),
     column("rebuild s", "rebuild", 1, |it| it.rebuild),
 ];
@@ -174,8 +175,8 @@ mod tests {
             memory,
             idle: 0.05,
             disk: u64::try_from(sessions).unwrap() * 2048,
-            compacted: u64::try_from(sessions).unwrap() * 1024,
-            compaction: 2.0,
+            compacted: Some(u64::try_from(sessions).unwrap() * 1024),
+            compaction: Some(2.0),
             user: u64::try_from(sessions).unwrap() * 4096,
             start: 0.5,
             rebuild: None,

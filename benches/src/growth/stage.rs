@@ -50,10 +50,10 @@ pub struct Stage {
     pub idle: f64,
     /// Bytes on disk of the state of one node, without its log.
     pub disk: u64,
-    /// The same once it is compacted.
-    pub compacted: u64,
-    /// Seconds until all nodes have compacted it, and taken a snapshot if they had one.
-    pub compaction: f64,
+    /// The same once it is compacted; only of the last size, for those after it would begin from less.
+    pub compacted: Option<u64>,
+    /// Seconds until one node after the other has compacted it, and taken a snapshot if it had one.
+    pub compaction: Option<f64>,
     /// Bytes of the bodies as they were sent.
     pub user: u64,
     /// Seconds from the start of the stopped region to the first read.
@@ -115,8 +115,11 @@ pub async fn measure(
         let mut connection = store.connect(0).await?;
         connection.get(0, Fresh::Linearizable).await?;
         let start = began.elapsed().as_secs_f64();
-        let compaction = region.compact().await?.as_secs_f64();
-        let compacted = state_bytes(&data.join("node-0"));
+        let (mut compacted, mut compaction) = (None, None);
+        if sizes.last() == Some(&sessions) {
+            compaction = Some(region.compact().await?.as_secs_f64());
+            compacted = Some(state_bytes(&data.join("node-0")));
+        }
         each(Stage {
             nodes: shape.nodes,
             shards: shape.shards,

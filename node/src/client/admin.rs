@@ -1,5 +1,7 @@
 //! `pspd cluster status`, `pspd node join-token`, `scrub`, `compact` and `remove`: what is on the admin listeners.
 
+use std::time::Duration;
+
 use http::Method;
 use model::status::{ClusterStatus, GroupStatus, NodeStatus, ReplicaStatus};
 use serde_json::{Value, json};
@@ -14,9 +16,13 @@ use crate::exit::{Exit, OrProblem as _, Problem};
 /// Path of a node's report.
 const CLUSTER: &str = "/admin/v1/cluster";
 /// Path that begins to read all data, and says what that has come to.
-pub(super) const SCRUB: &str = "/admin/v1/scrub";
+const SCRUB: &str = "/admin/v1/scrub";
 /// Path that begins to rewrite all state, and says what that has come to.
-pub(super) const COMPACT: &str = "/admin/v1/compact";
+const COMPACT: &str = "/admin/v1/compact";
+/// Between two looks whether a node has ended.
+const LOOK: Duration = Duration::from_millis(250);
+/// So many looks in a row at a node that does nothing, though it was told to: it forgot.
+const MAX_IDLE: u32 = 40;
 /// Path that makes join tokens.
 const TOKENS: &str = "/admin/v1/join-tokens";
 /// Path of the nodes; a node's own is this, a slash and its id.
@@ -33,20 +39,58 @@ pub(super) async fn status(servers: &Http, output: Output) -> Result<(), Problem
     console::line(text.trim_end()).or_problem(Exit::Failed, || "cannot write the status".to_owned())
 }
 
-/// Has all nodes that can be reached begin what this path is for; prints a line of JSON for each.
-pub(super) async fn everywhere(servers: &Http, path: &str) -> Result<(), Problem> {
+/// Has all nodes that can be reached read all of their data; prints a line of JSON for each.
+pub(super) async fn scrub(servers: &Http) -> Result<(), Problem> {
     let whole = gather(servers).await?;
     for node in whole.nodes.iter().filter(|node| !node.admin.is_empty()) {
-        let answer = servers
-            .ask(&node.admin, &Call::new(Method::POST, path))
-            .await?;
-        let mut report: Value = serde_json::from_slice(&answer)
-            .or_problem(Exit::Failed, || "the answer is not JSON".to_owned())?;
-        report["node"] = node.id.into();
-        console::line(&report.to_string())
-            .or_problem(Exit::Failed, || "cannot write the result".to_owned())?;
+        let report = report_of(servers, &node.admin, Method::POST, SCRUB).await?;
+        print(node.id, report)?;
     }
     Ok(())
+}
+
+/// Has one node after the other rewrite its state, so that never two are short of room for it, and waits for each; prints a line of JSON
+/// for each.
+pub(super) async fn compact(servers: &Http) -> Result<(), Problem> {
+    let whole = gather(servers).await?;
+    for node in whole.nodes.iter().filter(|node| !node.admin.is_empty()) {
+        let begun = report_of(servers, &node.admin, Method::POST, COMPACT).await?;
+        let mut idle = 0;
+        let report = loop {
+            let report = report_of(servers, &node.admin, Method::GET, COMPACT).await?;
+            if report["passes"].as_u64() > begun["passes"].as_u64() {
+                break report;
+            }
+            idle = if report["running"] == true {
+                0
+            } else {
+                idle + 1
+            };
+            if idle > MAX_IDLE {
+                let what = format!("node {} was started again meanwhile", node.id);
+                return Err(Problem::new(Exit::Failed, what));
+            }
+            tokio::time::sleep(LOOK).await;
+        };
+        print(node.id, report)?;
+    }
+    Ok(())
+}
+
+async fn report_of(
+    servers: &Http,
+    server: &str,
+    method: Method,
+    path: &str,
+) -> Result<Value, Problem> {
+    let answer = servers.ask(server, &Call::new(method, path)).await?;
+    serde_json::from_slice(&answer).or_problem(Exit::Failed, || "the answer is not JSON".to_owned())
+}
+
+fn print(node: u64, mut report: Value) -> Result<(), Problem> {
+    report["node"] = node.into();
+    console::line(&report.to_string())
+        .or_problem(Exit::Failed, || "cannot write the result".to_owned())
 }
 
 async fn gather(servers: &Http) -> Result<ClusterStatus, Problem> {

@@ -52,8 +52,8 @@ pub(crate) async fn node(target: Target, command: NodeCommand) -> Result<(), Pro
         NodeCommand::JoinToken { minutes } => {
             admin::join_token(&target::admin(&target)?, minutes).await
         }
-        NodeCommand::Scrub => admin::everywhere(&target::admin(&target)?, admin::SCRUB).await,
-        NodeCommand::Compact => admin::everywhere(&target::admin(&target)?, admin::COMPACT).await,
+        NodeCommand::Scrub => admin::scrub(&target::admin(&target)?).await,
+        NodeCommand::Compact => admin::compact(&target::admin(&target)?).await,
         NodeCommand::Remove { id } => admin::remove(&target::admin(&target)?, id).await,
     }
 }

@@ -1,15 +1,14 @@
 //! Rewrites this node's state when its operator asks for it, so that nothing but what is current takes place on the disk.
 //!
-//! One replica after the other, each piece by piece, until the host stops; requests go on, a little slower. Nothing of it is
-//! Raft's business: the content stays what it is. A replica is left out when it is damaged (it is to be rebuilt anyhow), or
-//! when its disk has no room for it twice.
+//! One replica after the other, until the host stops; requests go on, a little slower. Nothing of it is Raft's business: the
+//! content stays what it is. A replica is left out when it is damaged (it is to be rebuilt anyhow), or when its disk has no room
+//! for it twice beside the reserve, without which this node would lead nothing more.
 
 use std::sync::Arc;
 
 use crate::blocking::blocking;
 use model::time::UnixMillis;
 use parking_lot::Mutex;
-use storage::error::TabletError;
 use storage::state::TabletStore;
 use tokio::sync::Notify;
 
@@ -74,11 +73,14 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         }
         inner.compact.report.lock().running = true;
         let ended = pass(&inner).await;
+        if inner.stop.is_cancelled() {
+            return;
+        }
         tracing::info!(
             before = ended.before,
             after = ended.after,
             skipped = ended.skipped.len(),
-            "all states were compacted"
+            "a compaction has ended"
         );
         let mut report = inner.compact.report.lock();
         let passes = report.passes + 1;
@@ -93,6 +95,9 @@ async fn pass(inner: &Arc<Inner>) -> CompactReport {
             opened.replica.parts.group,
             opened.replica.parts.store.clone(),
         );
+        if inner.stop.is_cancelled() {
+            break;
+        }
         match one(inner, store).await {
             Ok((before, after)) => {
                 report.before += before;
@@ -120,16 +125,14 @@ async fn one(inner: &Arc<Inner>, store: TabletStore) -> Result<(u64, u64), Strin
         tablet.flush().map_err(|error| error.to_string())?;
         drop(tablet);
         let before = bytes();
-        if let Some(free) = space::free(&folder).filter(|free| *free < before) {
+        if let Some(spare) = space::spare(&folder).filter(|spare| *spare < before) {
             return Err(format!(
-                "it needs {before} bytes while it lasts, and {free} are free"
+                "it needs {before} bytes while it lasts, and {spare} are free beside the reserve"
             ));
         }
         match store.compact(&|| !stop.is_cancelled()) {
             Ok(true) => Ok((before, bytes())),
             Ok(false) => Err("the node stops".to_owned()),
-            // Closed meanwhile, to be rebuilt or as it went elsewhere.
-            Err(TabletError::Removed) => Err("it is not here any more".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     });

@@ -268,7 +268,11 @@ pub(crate) async fn cpu(inner: Arc<Inner>) {
         }
         let percent = late.as_millis() * 100 / window.as_millis().max(1);
         let percent = u32::try_from(percent).unwrap_or(u32::MAX);
-        inner.health.late_percent.store(percent, Ordering::Release);
+        // Zero says that it is not known.
+        inner
+            .health
+            .late_percent
+            .store(percent.max(1), Ordering::Release);
         metrics::late(percent);
         let look = processor_look(percent, verdict.sick, &mut inner.peers_late());
         let sick = verdict.after(look, now);

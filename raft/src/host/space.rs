@@ -70,7 +70,7 @@ impl Space {
     /// Takes note of a file system's size and free bytes. A little more must be free again than was missed, so that writes
     /// do not come and go with every file.
     pub(crate) fn judge(&self, size: u64, free: u64) {
-        let reserve = (size / PART).min(AT_MOST);
+        let reserve = reserve(size);
         let was = self.is_short();
         let wanted = if was { reserve + reserve / 8 } else { reserve };
         let short = free < wanted;
@@ -87,9 +87,13 @@ impl Space {
     }
 }
 
-/// Bytes that are free on the file system of this folder, where that can be told.
-pub(crate) fn free(folder: &Path) -> Option<u64> {
-    room(folder).map(|(_, free)| free)
+/// Bytes that are free on the file system of this folder above the reserve, where that can be told.
+pub(crate) fn spare(folder: &Path) -> Option<u64> {
+    room(folder).map(|(size, free)| free.saturating_sub(reserve(size)))
+}
+
+fn reserve(size: u64) -> u64 {
+    (size / PART).min(AT_MOST)
 }
 
 /// Size and free bytes of the file system of this folder.

@@ -214,8 +214,12 @@ mod tests {
 
     #[test]
     fn a_coding_is_its_number() {
-        for coding in [Coding::Plain, Coding::Zstd, Coding::ZstdWithDictionary] {
-            assert_eq!(Coding::of(coding.number()), Some(coding));
+        let all = [Coding::Plain, Coding::Zstd, Coding::ZstdWithDictionary];
+        for (number, coding) in (0..).zip(all) {
+            assert_eq!(coding.number(), number, "in an envelope");
+            assert_eq!(Coding::of(number), Some(coding));
+            let encoded = model::codec::encode(&coding);
+            assert_eq!(encoded.last(), Some(&number), "in a manifest");
         }
         assert_eq!(Coding::of(3), None);
     }

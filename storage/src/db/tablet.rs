@@ -332,7 +332,7 @@ impl RocksTablet {
         self.handle.db().cancel_all_background_work(false);
     }
 
-    fn property(&self, name: impl CStrLike) -> u64 {
+    pub(super) fn property(&self, name: impl CStrLike) -> u64 {
         let value = self.handle.db().property_int_value(name);
         value.ok().flatten().unwrap_or(0)
     }
@@ -416,7 +416,7 @@ impl Tablet for RocksTablet {
         Ok(self.head.lock().ledger.unflushed(durable))
     }
 
-    fn compact(&self, goes_on: &dyn Fn() -> bool) -> Result<bool, TabletError> {
+    fn compact(&self, goes_on: &(dyn Fn() -> bool + Sync)) -> Result<bool, TabletError> {
         self.rewrite(goes_on)
     }
 

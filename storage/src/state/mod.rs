@@ -69,13 +69,13 @@ pub trait Tablet: Send + Sync + fmt::Debug + 'static {
     /// When the disk does not take them; they stay visible, and a later flush tries again.
     fn flush(&self) -> Result<(), TabletError>;
 
-    /// Rewrites all of it, so that nothing but what is current takes place; says whether it came to the end, which it does not once `goes_on`
-    /// says no. Reads and commits go on. For as long as a snapshot has the old files, both take place. Where nothing is kept for long, there
-    /// is nothing to do.
+    /// Rewrites all of it, so that nothing but what is current takes place; says whether it came to the end. Reads and commits go on. For as
+    /// long as a snapshot has the old files, both take place. Once `goes_on` says no it ends within a moment, and the tablet does
+    /// nothing in the background any more: only a process that ends says no. Where nothing is kept for long, there is nothing to do.
     ///
     /// # Errors
-    /// When the disk does not take it; nothing is lost then.
-    fn compact(&self, goes_on: &dyn Fn() -> bool) -> Result<bool, TabletError> {
+    /// When the disk does not take it or is damaged; what is current stays what it was.
+    fn compact(&self, goes_on: &(dyn Fn() -> bool + Sync)) -> Result<bool, TabletError> {
         Ok(goes_on())
     }
 

@@ -67,6 +67,7 @@ impl StateEngine {
                 removed: false,
             }),
             installing: Mutex::new(()),
+            replacing: Mutex::new(()),
         })))
     }
 
@@ -161,6 +162,8 @@ struct Inner {
     home: Box<dyn Home>,
     state: Mutex<State>,
     installing: Mutex<()>,
+    /// Held while a tablet is replaced by another one, and while a checkpoint is made.
+    replacing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -229,6 +232,8 @@ impl TabletStore {
     /// When it cannot be written.
     pub fn checkpoint(&self) -> Result<Checkpoint, TabletError> {
         self.0.check()?;
+        // One of the old tablet must not be numbered after the new one's.
+        let _not_while_it_is_replaced = self.0.replacing.lock();
         Ok(Checkpoint {
             store: Arc::clone(&self.0),
             draft: Some(self.0.home.checkpoint()?),
@@ -239,10 +244,18 @@ impl TabletStore {
     /// whether it came to the end. It needs as much room as the tablet takes, and gives it back.
     ///
     /// # Errors
-    /// When it cannot be written; nothing is lost then.
-    pub fn compact(&self, goes_on: &dyn Fn() -> bool) -> Result<bool, TabletError> {
+    /// When it cannot be written or is damaged, or another tablet took its place meanwhile. Nothing is lost then; the next snapshot gives the
+    /// room back.
+    pub fn compact(&self, goes_on: &(dyn Fn() -> bool + Sync)) -> Result<bool, TabletError> {
         self.0.check()?;
-        let done = self.current().compact(goes_on)?;
+        let tablet = self.current();
+        let done = tablet.compact(goes_on)?;
+        if !Arc::ptr_eq(&tablet, &self.current()) {
+            return Err(TabletError::refused("another state took its place"));
+        }
+        if tablet.damaged_reads() > 0 {
+            return Err(TabletError::damaged("it met damage"));
+        }
         if done && self.snapshot().is_some() {
             self.checkpoint()?.seal()?;
         }
@@ -307,6 +320,7 @@ impl TabletStore {
         let _one_at_a_time = self.0.installing.lock();
         self.0.check()?;
         let (manifest, staging) = receiver.complete()?;
+        let _no_checkpoint = self.0.replacing.lock();
         match self
             .0
             .home
