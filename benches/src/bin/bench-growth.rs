@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use benches::growth::region::Shape;
 use benches::growth::report::{self, Along};
-use benches::growth::stage::{self, Stage, Times};
+use benches::growth::stage::{self, Loads, Stage};
 use benches::peers::Place;
 use clap::Parser;
 use tokio::task::LocalSet;
@@ -75,7 +75,7 @@ fn work(wish: &Wish) -> Result<(), String> {
     let seconds = |value: f64, what: &str| {
         Duration::try_from_secs_f64(value).map_err(|error| format!("{what}: {error}"))
     };
-    let times = Times {
+    let loads = Loads {
         bytes: wish.bytes,
         time: seconds(wish.seconds, "seconds")?,
         warm_up: seconds(wish.warm_up, "warm-up")?,
@@ -95,13 +95,13 @@ fn work(wish: &Wish) -> Result<(), String> {
                 nodes: wish.nodes,
                 shards: SHARDS,
             };
-            grow(&place, Along::Sessions, times, &[(shape, &wish.sessions)]).await?;
+            grow(&place, Along::Sessions, loads, &[(shape, &wish.sessions)]).await?;
         }
         if wanted("shards") {
             let each = [wish.each];
             let shapes = wish.shards.iter().map(|&shards| Shape { nodes: 3, shards });
             let regions: Vec<_> = shapes.map(|shape| (shape, &each[..])).collect();
-            grow(&place, Along::Shards, times, &regions).await?;
+            grow(&place, Along::Shards, loads, &regions).await?;
         }
         Ok(())
     })
@@ -110,7 +110,7 @@ fn work(wish: &Wish) -> Result<(), String> {
 async fn grow(
     place: &Place,
     along: Along,
-    times: Times,
+    loads: Loads,
     regions: &[(Shape, &[usize])],
 ) -> Result<(), String> {
     let mut stages: Vec<Stage> = Vec::new();
@@ -129,7 +129,7 @@ async fn grow(
             );
             stages.push(stage);
         };
-        end = stage::measure(place, *region, times, &mut each).await;
+        end = stage::measure(place, *region, loads, &mut each).await;
         if end.is_err() {
             break;
         }

@@ -62,9 +62,9 @@ pub struct Stage {
     pub rebuild: Option<f64>,
 }
 
-/// How long loads last, and of what.
+/// What loads write, and how long they last.
 #[derive(Clone, Copy, Debug)]
-pub struct Times {
+pub struct Loads {
     /// Bytes of a session.
     pub bytes: usize,
     /// Counted.
@@ -80,7 +80,7 @@ pub struct Times {
 pub async fn measure(
     place: &Place,
     (shape, sizes): (Shape, &[usize]),
-    times: Times,
+    loads: Loads,
     each: &mut dyn FnMut(Stage),
 ) -> Result<(), String> {
     let data = place.empty("growth")?.join("dev");
@@ -89,13 +89,13 @@ pub async fn measure(
     let mut filled = 0;
     for &sessions in sizes {
         let began = Instant::now();
-        load::fill(&store, &load_of((sessions, 0), times), filled..sessions).await?;
+        load::fill(&store, &load_of((sessions, 0), loads), filled..sessions).await?;
         let took = began.elapsed().as_secs_f64();
         let created = number(sessions - filled) / took.max(f64::EPSILON);
         filled = sessions;
         let nodes = region.processes();
-        let writes = run(&store, (sessions, 0), times, &nodes).await?;
-        let reads = run(&store, (sessions, 1000), times, &nodes).await?;
+        let writes = run(&store, (sessions, 0), loads, &nodes).await?;
+        let reads = run(&store, (sessions, 1000), loads, &nodes).await?;
         sleep(SETTLE).await;
         let before = procs::usage(&nodes).cpu;
         sleep(IDLE).await;
@@ -135,7 +135,7 @@ pub async fn measure(
             disk,
             compacted,
             compaction,
-            user: u64::try_from(sessions * times.bytes).unwrap_or(u64::MAX),
+            user: u64::try_from(sessions * loads.bytes).unwrap_or(u64::MAX),
             start,
             rebuild,
         });
@@ -158,27 +158,27 @@ fn store(region: &Region) -> Result<Psp, String> {
 async fn run(
     store: &Psp,
     (keys, reads): (usize, u32),
-    times: Times,
+    loads: Loads,
     nodes: &[u32],
 ) -> Result<Outcome, String> {
-    let outcome = load::run(store, &load_of((keys, reads), times), nodes).await?;
+    let outcome = load::run(store, &load_of((keys, reads), loads), nodes).await?;
     match &outcome.failure {
         Some(why) => Err(why.clone()),
         None => Ok(outcome),
     }
 }
 
-fn load_of((keys, reads): (usize, u32), times: Times) -> Load {
+fn load_of((keys, reads): (usize, u32), loads: Loads) -> Load {
     Load {
         clients: CLIENTS,
         pace: Pace::Closed,
         reads,
         fresh: Fresh::Linearizable,
         keys,
-        bytes: times.bytes,
+        bytes: loads.bytes,
         text: Text::Real,
-        warm_up: times.warm_up,
-        time: times.time,
+        warm_up: loads.warm_up,
+        time: loads.time,
         seed: 1,
     }
 }

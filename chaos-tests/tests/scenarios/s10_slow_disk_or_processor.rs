@@ -17,14 +17,11 @@ use crate::play::Play;
 const LEAVES_WITHIN: Duration = Duration::from_secs(20);
 /// Within what a node that is sick no more says so: it must be well for ten seconds first.
 const WELL_WITHIN: Duration = Duration::from_secs(20);
-/// How often the follower is sick and well again, while others are compared. A machine is not the same from minute to minute (the 99th
-/// percentile of the same load differs by a third), so what is compared lies beside each other.
-const TURNS: usize = 7;
-/// How long the load is measured in each half of a turn. Shorter than what a node must be well for before it leads again: who leads is the
-/// same in both halves.
-const MEASURES: Duration = Duration::from_secs(6);
-/// Before that, until what waited is done.
-const SETTLES: Duration = Duration::from_secs(1);
+/// How often the follower becomes sick and well again. A machine is not the same from minute to minute (the 99th percentile of the same
+/// load differs by a third), so what is compared lies beside each other.
+const TURNS: usize = 3;
+/// How long the load is measured, each time: some 5,500 writes in all with a sick follower, and more without.
+const MEASURES: Duration = Duration::from_secs(10);
 
 fn sick(node: usize) -> [Box<dyn Fault>; 3] {
     [
@@ -40,8 +37,8 @@ async fn leadership_leaves_a_sick_node() {
     let seed = crate::seed("10");
     let config = RigConfig::new(&crate::pspd(), seed);
     let mix = Mix {
-        // A tenth of a processor is to be too little, on a fast machine as well.
-        rate: 400,
+        // A tenth of a processor is to be too little.
+        rate: 250,
         large_percent: 0,
         ..Mix::new(seed)
     };
@@ -79,31 +76,26 @@ async fn a_sick_follower_costs_next_to_nothing() {
     // Of the three kinds the one that slows nobody who asks this node: a traced process is slow in all that it does, and so is one with
     // little processor time.
     let mut fault = SlowDisk::new(victim, 20);
-    play.inject(&mut fault);
-    // Sick until it leads nothing: from then on it is a follower.
-    play.rig
-        .until("the sick node leads nothing", LEAVES_WITHIN, || {
-            leads_nothing(&play, victim)
-        })
-        .await;
     let (mut sick, mut well) = (Vec::new(), Vec::new());
-    for turn in 0..TURNS {
-        if turn > 0 {
-            play.inject(&mut fault);
-        }
+    latencies(&play, &mut well).await;
+    for _ in 0..TURNS {
+        play.inject(&mut fault);
+        // Sick until it leads nothing: from then on it is a follower.
+        play.rig
+            .until("the sick node leads nothing", LEAVES_WITHIN, || {
+                leads_nothing(&play, victim)
+            })
+            .await;
         latencies(&play, &mut sick).await;
         play.heal(&mut fault);
+        until_well(&play, victim).await;
+        play.until_serves().await;
+        play.rig.until_balanced(Duration::from_secs(60)).await;
         latencies(&play, &mut well).await;
-        assert!(
-            leads_nothing(&play, victim).await,
-            "it led in between: nothing to compare"
-        );
     }
-    until_well(&play, victim).await;
-    play.until_serves().await;
     let (sick, well) = (p99(sick), p99(well));
     let figures = format!(
-        "99th percentile of writes: {sick:?} with a sick follower, {well:?} with a well one"
+        "99th percentile of writes: {sick:?} with a sick follower, {well:?} before and after"
     );
     println!("{figures}");
     assert!(sick <= well.mul_f64(1.2), "{figures}");
@@ -123,7 +115,6 @@ async fn until_well(play: &Play, node: usize) {
 
 /// Adds the latencies of the writes of a while, in microseconds.
 async fn latencies(play: &Play, found: &mut Vec<u64>) {
-    play.scenario.until_passed(SETTLES).await;
     let from = play.scenario.history().now();
     play.scenario.until_passed(MEASURES).await;
     let operations = play.scenario.history().operations();

@@ -169,7 +169,8 @@ pub(super) fn open_body(
     let plain = match body {
         Body::Inline(blob) => {
             let what = (Kind::Body, SESSION_KEY_ID);
-            pack::unpack(seal::open_packed(&key.0, what, owner, &blob.0)?)?
+            let packed = seal::open_packed(&key.0, what, owner, &blob.0)?;
+            pack::unpack(packed).ok_or(SealError::Damaged)?
         }
         Body::Chunked { manifest, .. } => {
             let what = (Kind::Manifest, SESSION_KEY_ID);
@@ -214,11 +215,12 @@ fn join(
     }
     let plain_bytes =
         usize::try_from(manifest.plain_bytes).map_err(|_too_large| SealError::Damaged)?;
-    Ok(pack::unpack(Packed {
+    let packed = Packed {
         bytes: Bytes::from(packed),
         coding: manifest.coding,
         plain_bytes,
-    })?)
+    };
+    Ok(pack::unpack(packed).ok_or(SealError::Damaged)?)
 }
 
 /// Opens a sealed summary.

@@ -13,8 +13,6 @@ use bytes::Bytes;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
 
-use super::seal::SealError;
-
 /// Content below this many bytes is not compressed.
 const MIN_COMPRESSED_BYTES: usize = 128;
 /// Content up to this many bytes is compressed with the dictionary; what is larger is its own.
@@ -137,11 +135,11 @@ pub(super) fn pack(content: Vec<u8>) -> Packed {
     }
 }
 
-/// The content as it was before [`pack`].
-pub(super) fn unpack(packed: Packed) -> Result<Bytes, SealError> {
+/// The content as it was before [`pack`]; nothing when that is not what it is, or not so long as it says.
+pub(super) fn unpack(packed: Packed) -> Option<Bytes> {
     let length = packed.plain_bytes;
     if length > MAX_PLAIN_BYTES {
-        return Err(SealError::Damaged);
+        return None;
     }
     let plain = match packed.coding {
         Coding::Plain => Some(packed.bytes),
@@ -158,9 +156,7 @@ pub(super) fn unpack(packed: Packed) -> Result<Bytes, SealError> {
             decompress(codecs, &packed.bytes, length)
         }),
     };
-    plain
-        .filter(|plain| plain.len() == length)
-        .ok_or(SealError::Damaged)
+    plain.filter(|plain| plain.len() == length)
 }
 
 fn decompress(codecs: &mut Codecs, packed: &[u8], length: usize) -> Option<Bytes> {
@@ -240,7 +236,7 @@ mod tests {
             ..packed
         };
         for lie in [longer, shorter, alone] {
-            assert_eq!(unpack(lie), Err(SealError::Damaged));
+            assert_eq!(unpack(lie), None);
         }
     }
 }

@@ -152,7 +152,7 @@ pub(super) fn open(
     sealed: &[u8],
 ) -> Result<Vec<u8>, SealError> {
     let packed = open_packed(key, what, owner, sealed)?;
-    unpack(packed).map(Vec::from)
+    unpack(packed).map(Vec::from).ok_or(SealError::Damaged)
 }
 
 /// Opens an envelope, and leaves the content compressed.
